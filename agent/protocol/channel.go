@@ -1,0 +1,33 @@
+package protocol
+
+import (
+	"io"
+	"time"
+
+	"github.com/hashicorp/yamux"
+)
+
+// The handshake's bytes and the names that both ends share. The picture is at the top of agent.proto.
+const (
+	Port      = "hyper.agent" // name of the virtio-serial port
+	Version   = 1             // of the channel, the byte that ends the agent's answer
+	NonceSize = 16            // bytes
+	Hello     = 'H'           // host: a nonce follows
+	Answer    = 'h'           // agent: the same nonce and Version follow
+	Begin     = 'S'           // host: the session starts with the next byte
+)
+
+// Window is how many bytes of one stream may be under way unread, and so the most that either end keeps for a stream.
+const Window = 256 << 10
+
+// Mux returns the settings of the session's multiplexer, for both ends. It has no timers of its own: a QEMU that is
+// frozen for minutes is not an error, and the host's calls have their own deadlines.
+func Mux() *yamux.Config {
+	return &yamux.Config{
+		AcceptBacklog:          1024,
+		KeepAliveInterval:      time.Hour, // must be positive, although keep-alive is off
+		ConnectionWriteTimeout: 10000 * time.Hour,
+		MaxStreamWindowSize:    Window,
+		LogOutput:              io.Discard,
+	}
+}
