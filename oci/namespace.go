@@ -1,0 +1,104 @@
+package oci
+
+import (
+	"fmt"
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// namespaceFlags are the clone(2) flags of the namespace types, which ioctl_nsfs(2) answers too.
+var namespaceFlags = map[specs.LinuxNamespaceType]uintptr{
+	specs.CgroupNamespace:  unix.CLONE_NEWCGROUP,
+	specs.IPCNamespace:     unix.CLONE_NEWIPC,
+	specs.MountNamespace:   unix.CLONE_NEWNS,
+	specs.NetworkNamespace: unix.CLONE_NEWNET,
+	specs.PIDNamespace:     unix.CLONE_NEWPID,
+	specs.TimeNamespace:    unix.CLONE_NEWTIME,
+	specs.UserNamespace:    unix.CLONE_NEWUSER,
+	specs.UTSNamespace:     unix.CLONE_NEWUTS,
+}
+
+// HostNamespaces are those that the process standing for a container on the host lives in.
+type HostNamespaces struct {
+	Flags uintptr         // CLONE_NEW… of the new ones
+	Join  []NamespacePath // the existing ones
+}
+
+// NamespacePath is an existing namespace.
+type NamespacePath struct {
+	Type specs.LinuxNamespaceType
+	Path string
+}
+
+// Namespaces are the host's namespaces of a checked configuration. The mount namespace is always a new one: ours must
+// end with us. A user namespace exists in the guest only.
+func Namespaces(spec *specs.Spec) HostNamespaces {
+	host := HostNamespaces{Flags: unix.CLONE_NEWNS}
+	for _, ns := range spec.Linux.Namespaces {
+		switch {
+		case ns.Type == specs.UserNamespace:
+		case ns.Path == "":
+			host.Flags |= namespaceFlags[ns.Type]
+		default:
+			host.Join = append(host.Join, NamespacePath{ns.Type, ns.Path})
+		}
+	}
+	return host
+}
+
+// Enter moves the calling thread into the namespace; a pid namespace takes only its children in. The path must name a
+// namespace of the type it is said to have. A mount namespace is looked at, and not entered. A network namespace must
+// not be the caller's own: we would redirect the traffic of the host.
+func (n NamespacePath) Enter() error {
+	// What is no namespace at all may be a FIFO or a device: O_NONBLOCK never waits for it.
+	file, err := os.OpenFile(n.Path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err != nil {
+		return fmt.Errorf("%s namespace: %w", n.Type, err)
+	}
+	defer file.Close()
+	if err := n.prove(file); err != nil {
+		return err
+	}
+	if n.Type == specs.MountNamespace {
+		return nil
+	}
+	if err := unix.Setns(int(file.Fd()), int(namespaceFlags[n.Type])); err != nil {
+		return fmt.Errorf("enter %s namespace %s: %w", n.Type, n.Path, err)
+	}
+	return nil
+}
+
+func (n NamespacePath) prove(file *os.File) error {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(file.Fd()), &fs); err != nil {
+		return fmt.Errorf("%s: %w", n.Path, err)
+	}
+	// Asked first, because an ioctl means something else to each kind of file.
+	if fs.Type != unix.NSFS_MAGIC {
+		return fmt.Errorf("%s is not a namespace", n.Path)
+	}
+	kind, err := unix.IoctlRetInt(int(file.Fd()), unix.NS_GET_NSTYPE)
+	if err != nil {
+		return fmt.Errorf("type of namespace %s: %w", n.Path, err)
+	}
+	if uintptr(kind) != namespaceFlags[n.Type] {
+		return fmt.Errorf("%s is not a %s namespace", n.Path, n.Type)
+	}
+	if n.Type != specs.NetworkNamespace {
+		return nil
+	}
+	joined, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	own, err := os.Stat("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	if os.SameFile(joined, own) {
+		return errHostNetwork
+	}
+	return nil
+}
