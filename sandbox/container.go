@@ -1,0 +1,254 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/hyper-runtime/hyper/agent/protocol"
+	"github.com/hyper-runtime/hyper/hypervisor"
+	"github.com/hyper-runtime/hyper/oci"
+)
+
+// Time that the agent has for an answer. They are hang guards against a guest that never answers, long enough for a
+// busy host without KVM; what must end by all means ends by killing the VM.
+const (
+	callTimeout = 2 * time.Minute
+	killTimeout = 10 * time.Second
+)
+
+// Container is one container of a sandbox. Its methods may be called by many goroutines.
+type Container struct {
+	sandbox *Sandbox
+	id      string
+	init    *Process // nil for a container without a process
+
+	mu     sync.Mutex
+	status specs.ContainerState // guarded by mu; "paused" is runc's addition to OCI's
+	execs  int                  // number of processes that joined so far
+}
+
+// StatePaused is the status that runc adds to OCI's.
+const StatePaused specs.ContainerState = "paused"
+
+// Create makes a container in the sandbox, held until Start. Its stdio is taken over, also on error.
+func (s *Sandbox) Create(ctx context.Context, id string, bundle *oci.Bundle, stdio Stdio) (*Container, error) {
+	if err := s.Ready(ctx); err != nil {
+		return nil, err
+	}
+	guest, err := translate(id, bundle)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.share.Attach(guest.binds); err != nil {
+		return nil, err
+	}
+	c := &Container{sandbox: s, id: id, status: specs.StateCreated}
+	if bundle.Spec.Process != nil {
+		if err := c.create(ctx, guest, stdio); err != nil {
+			return nil, errors.Join(err, s.share.Detach(id))
+		}
+	}
+	if bundle.Spec.Root.Readonly {
+		// The guest has made the mount points that the rootfs lacked; from here on the host lets nothing be written.
+		if err := s.share.SetReadOnly(id); err != nil {
+			return nil, err
+		}
+	}
+	s.mu.Lock()
+	s.containers[id] = c
+	s.mu.Unlock()
+	return c, nil
+}
+
+func (c *Container) create(ctx context.Context, guest *guestContainer, stdio Stdio) error {
+	raw, err := json.Marshal(guest.spec)
+	if err != nil {
+		return fmt.Errorf("encode guest spec: %w", err)
+	}
+	p, err := c.sandbox.newProcess(ctx, c.id, "", stdio)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := c.sandbox.agent.Create(ctx, &protocol.CreateRequest{
+		ContainerId: c.id, Spec: raw, Streams: p.streams, Shm: guest.shm,
+	}); err != nil {
+		p.abandon()
+		return &hypervisor.BootError{Stage: hypervisor.StageContainer, Err: err}
+	}
+	c.init = p
+	go func() {
+		p.watch()
+		c.setStatus(specs.StateStopped)
+	}()
+	return nil
+}
+
+// Init is the container's first process, nil when its spec has none.
+func (c *Container) Init() *Process { return c.init }
+
+// Status is the container's OCI state, or StatePaused.
+func (c *Container) Status() specs.ContainerState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.status
+}
+
+func (c *Container) setStatus(s specs.ContainerState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.status != specs.StateStopped {
+		c.status = s
+	}
+}
+
+// Start lets the container's process run.
+func (c *Container) Start(ctx context.Context) error {
+	switch c.Status() {
+	case specs.StateStopped:
+		return ErrHasStopped
+	case specs.StateRunning, StatePaused:
+		return ErrAlreadyRunning
+	}
+	if c.init == nil {
+		return ErrNothingToStart
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := c.sandbox.agent.Start(ctx, &protocol.StartRequest{ContainerId: c.id}); err != nil {
+		return err
+	}
+	c.setStatus(specs.StateRunning)
+	return nil
+}
+
+// Exec starts one more process in the container. Its stdio is taken over, also on error.
+func (c *Container) Exec(ctx context.Context, process *specs.Process, stdio Stdio) (*Process, error) {
+	raw, err := json.Marshal(guestProcess(process))
+	if err != nil {
+		stdio.Close()
+		return nil, fmt.Errorf("encode process: %w", err)
+	}
+	c.mu.Lock()
+	c.execs++
+	exec, status := fmt.Sprintf("exec%d", c.execs), c.status
+	c.mu.Unlock()
+	switch status {
+	case specs.StateStopped:
+		stdio.Close()
+		return nil, ErrExecStopped
+	case StatePaused:
+		stdio.Close()
+		return nil, ErrExecPaused
+	}
+	p, err := c.sandbox.newProcess(ctx, c.id, exec, stdio)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := c.sandbox.agent.Exec(ctx, &protocol.ExecRequest{
+		ContainerId: c.id, ExecId: exec, Process: raw, Streams: p.streams,
+	}); err != nil {
+		p.abandon()
+		return nil, err
+	}
+	go p.watch()
+	return p, nil
+}
+
+// Signal sends the signal to the container's init, or to all its processes. SIGKILL works whatever the guest does: if
+// the agent has not answered in killTimeout the VM is killed.
+func (c *Container) Signal(ctx context.Context, signal unix.Signal, all bool) error {
+	if c.init == nil || c.Status() == specs.StateStopped && !all {
+		return ErrNotRunning
+	}
+	return c.sandbox.signal(ctx, c.id, "", signal, all)
+}
+
+// Signal sends the signal to the process, as Container.Signal does.
+func (p *Process) Signal(ctx context.Context, signal unix.Signal) error {
+	return p.sandbox.signal(ctx, p.container, p.exec, signal, false)
+}
+
+func (s *Sandbox) signal(ctx context.Context, container, exec string, signal unix.Signal, all bool) error {
+	ctx, cancel := context.WithTimeout(ctx, killTimeout)
+	defer cancel()
+	_, err := s.agent.Signal(ctx, &protocol.SignalRequest{
+		ContainerId: container, ExecId: exec, Signal: uint32(signal), All: all,
+	})
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) && signal == unix.SIGKILL && exec == "" {
+		s.Kill()
+		return nil
+	}
+	return err
+}
+
+// Resize tells the process's terminal its new size.
+func (p *Process) Resize(ctx context.Context, width, height uint32) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := p.sandbox.agent.Resize(ctx, &protocol.ResizeRequest{
+		ContainerId: p.container, ExecId: p.exec, Size: &protocol.Size{Width: width, Height: height},
+	})
+	return err
+}
+
+// Pause freezes all processes of the container.
+func (c *Container) Pause(ctx context.Context) error {
+	if s := c.Status(); s != specs.StateRunning && s != specs.StateCreated {
+		return ErrNotRunning
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := c.sandbox.agent.Pause(ctx, &protocol.PauseRequest{ContainerId: c.id}); err != nil {
+		return err
+	}
+	c.setStatus(StatePaused)
+	return nil
+}
+
+// Resume lets a paused container go on.
+func (c *Container) Resume(ctx context.Context) error {
+	if c.Status() != StatePaused {
+		return ErrNotPaused
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := c.sandbox.agent.Resume(ctx, &protocol.ResumeRequest{ContainerId: c.id}); err != nil {
+		return err
+	}
+	c.setStatus(specs.StateRunning)
+	return nil
+}
+
+// Update changes the limits of the container's cgroup in the guest.
+func (c *Container) Update(ctx context.Context, resources *specs.LinuxResources) error {
+	if c.Status() == specs.StateStopped {
+		return ErrNotRunning
+	}
+	raw, err := json.Marshal(guestResources(resources))
+	if err != nil {
+		return fmt.Errorf("encode resources: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err = c.sandbox.agent.Update(ctx, &protocol.UpdateRequest{ContainerId: c.id, Resources: raw})
+	return err
+}
+
+// Forget lets the guest drop an exec process that has exited.
+func (p *Process) Forget(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := p.sandbox.agent.Delete(ctx, &protocol.DeleteRequest{ContainerId: p.container, ExecId: p.exec})
+	return err
+}

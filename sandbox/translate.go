@@ -1,0 +1,229 @@
+package sandbox
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/hyper-runtime/hyper/agent/protocol"
+	"github.com/hyper-runtime/hyper/device"
+	"github.com/hyper-runtime/hyper/oci"
+	"github.com/hyper-runtime/hyper/storage"
+)
+
+const (
+	// guestVersion is the version of the specification that the guest's crun is told: 1.8 refuses all but 1.0.
+	guestVersion = "1.0.2"
+	// guestCgroup is the parent of the containers' cgroups in the guest.
+	guestCgroup = "/hyper"
+	// guestNetwork is the network namespace of the guest itself, whose interfaces all containers of the sandbox share.
+	guestNetwork = "/proc/1/ns/net"
+)
+
+// guestContainer is a container as the guest gets it, and what the host shares for it.
+type guestContainer struct {
+	spec  guestSpec
+	binds []storage.Bind
+	shm   *protocol.Tmpfs // nil: none
+}
+
+// guestSpec is the configuration that the guest's crun runs. crun refuses one without mounts, even none at all.
+type guestSpec struct {
+	specs.Spec
+	Mounts []specs.Mount `json:"mounts"`
+}
+
+// facts are what translation asks of the host.
+type facts struct {
+	inspect func(path string) (storage.Source, error)
+	onHost  func(specs.LinuxDevice) bool
+}
+
+// translate turns a checked bundle into what the guest shall run. docs/compatibility.md tells the rules field by field.
+func translate(id string, bundle *oci.Bundle) (*guestContainer, error) {
+	return facts{storage.Inspect, device.OnHost}.translate(id, bundle)
+}
+
+func (f facts) translate(id string, bundle *oci.Bundle) (*guestContainer, error) {
+	root, err := bundle.Root()
+	if err != nil {
+		return nil, err
+	}
+	spec := bundle.Spec
+	plan, err := storage.NewPlan(id, bundle.Path, root, spec.Mounts, f.inspect)
+	if err != nil {
+		return nil, err
+	}
+	var rules []specs.LinuxDeviceCgroup
+	if spec.Linux.Resources != nil {
+		rules = spec.Linux.Resources.Devices
+	}
+	devices, err := device.Guest(spec.Linux.Devices, rules, f.onHost)
+	if err != nil {
+		return nil, err
+	}
+	guest, err := newGuestSpec(id, spec, plan, devices)
+	if err != nil {
+		return nil, err
+	}
+	container := &guestContainer{spec: guest, binds: plan.Binds}
+	if plan.Shm != nil {
+		container.shm = &protocol.Tmpfs{Path: plan.Shm.Path, Size: plan.Shm.Size}
+	}
+	return container, nil
+}
+
+// newGuestSpec is the pure part of translate. It leaves host as it is.
+func newGuestSpec(id string, host *specs.Spec, plan *storage.Plan, devices []specs.LinuxDevice) (guestSpec, error) {
+	namespaces, err := guestNamespaces(host.Linux, plan)
+	if err != nil {
+		return guestSpec{}, err
+	}
+	linux := *host.Linux
+	linux.CgroupsPath = path.Join(guestCgroup, id)
+	linux.Namespaces = namespaces
+	linux.Devices = devices
+	linux.Resources = guestLimits(host.Linux.Resources)
+	linux.MountLabel = ""
+
+	guest := guestSpec{Spec: *host, Mounts: append([]specs.Mount{}, plan.Mounts...)}
+	guest.Spec.Mounts = nil
+	guest.Version = guestVersion
+	guest.Root = &specs.Root{Path: storage.RootPath(id), Readonly: host.Root.Readonly}
+	guest.Process = guestProcess(host.Process)
+	guest.Annotations = guestAnnotations(host.Annotations)
+	guest.Linux = &linux
+	guest.Hooks = nil
+	if host.Hooks != nil && len(host.Hooks.StartContainer) > 0 {
+		// The only ones that run in the container; those of the host run there.
+		guest.Hooks = &specs.Hooks{StartContainer: host.Hooks.StartContainer}
+	}
+	return guest, nil
+}
+
+// guestProcess is a process as the guest runs it. Labels of security modules are the host's: the guest has none.
+func guestProcess(host *specs.Process) *specs.Process {
+	if host == nil {
+		return nil
+	}
+	guest := *host
+	guest.ApparmorProfile, guest.SelinuxLabel = "", ""
+	return &guest
+}
+
+// ofProcess matches the path of a namespace that is named by a process in it, as engines do for "container:x".
+var ofProcess = regexp.MustCompile(`^/proc/\d+/ns/(pid|ipc)$`)
+
+// guestNamespaces are the container's namespaces in the guest. One that is joined by path on the host is a new one in
+// the guest, unless that would separate containers which want to be together.
+func guestNamespaces(host *specs.Linux, plan *storage.Plan) ([]specs.LinuxNamespace, error) {
+	var guest []specs.LinuxNamespace
+	for _, ns := range host.Namespaces {
+		switch ns.Type {
+		case specs.NetworkNamespace, specs.MountNamespace, specs.CgroupNamespace:
+			continue // below
+		case specs.PIDNamespace:
+			if ofProcess.MatchString(ns.Path) {
+				return nil, fmt.Errorf("sharing the pid namespace of another container is not supported: %s", ns.Path)
+			}
+		case specs.IPCNamespace:
+			if ofProcess.MatchString(ns.Path) && plan.Shm != nil {
+				return nil, fmt.Errorf("sharing the ipc namespace of another container is not supported: %s", ns.Path)
+			}
+		}
+		guest = append(guest, specs.LinuxNamespace{Type: ns.Type})
+	}
+	// Always its own mounts, and its own view of the cgroups.
+	guest = append(guest, specs.LinuxNamespace{Type: specs.MountNamespace}, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	if slices.ContainsFunc(slices.Collect(maps.Keys(host.Sysctl)), isNetSysctl) {
+		// crun sets them only for a container with a network namespace. This one is the guest's, so joining changes nothing.
+		guest = append(guest, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: guestNetwork})
+	}
+	return guest, nil
+}
+
+func isNetSysctl(name string) bool {
+	return strings.HasPrefix(name, "net.") || strings.HasPrefix(name, "net/")
+}
+
+// guestAnnotations are the annotations without those by which crun is steered (crun(1), "run.oci."; handlers of
+// WebAssembly): they come from strangers.
+func guestAnnotations(host map[string]string) map[string]string {
+	guest := maps.Clone(host)
+	maps.DeleteFunc(guest, func(name, _ string) bool {
+		return strings.HasPrefix(name, "run.oci.") || strings.HasPrefix(name, "module.wasm.")
+	})
+	return guest
+}
+
+// guestLimits are the resources of a new container in the guest. As with runc, one without device rules may use the
+// default devices only: to crun it might use all, the agent's port among them.
+func guestLimits(host *specs.LinuxResources) *specs.LinuxResources {
+	guest := guestResources(host)
+	if guest == nil {
+		guest = &specs.LinuxResources{}
+	}
+	if len(guest.Devices) == 0 {
+		guest.Devices = []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
+	}
+	return guest
+}
+
+// guestResources are those limits that mean something in the guest's cgroup v2, in values that crun takes. What names
+// CPUs, memory nodes, disks or adapters of the host is left to the host's cgroup; what only cgroup v1 has is left out.
+// Zero means "not set" in engines, but 0 to crun.
+func guestResources(host *specs.LinuxResources) *specs.LinuxResources {
+	if host == nil {
+		return nil
+	}
+	guest := &specs.LinuxResources{Pids: host.Pids, Unified: guestUnified(host)}
+	for _, rule := range host.Devices {
+		if rule.Access == "" {
+			rule.Access = "rwm" // crun reads it without asking whether it is there
+		}
+		guest.Devices = append(guest.Devices, rule)
+	}
+	if m := host.Memory; m != nil {
+		guest.Memory = &specs.LinuxMemory{Limit: set(m.Limit), Reservation: set(m.Reservation), Swap: set(m.Swap)}
+	}
+	if c := host.CPU; c != nil {
+		guest.CPU = &specs.LinuxCPU{Shares: set(c.Shares), Quota: set(c.Quota), Period: set(c.Period), Idle: c.Idle}
+	}
+	for _, limit := range host.HugepageLimits {
+		// Kubernetes sets 0 for every size that the host has. The guest may lack it, and has no such page to give anyway.
+		if limit.Limit > 0 {
+			guest.HugepageLimits = append(guest.HugepageLimits, limit)
+		}
+	}
+	return guest
+}
+
+// guestUnified are the files of cgroup v2 that are set as they are. crun has no field for cpu.burst.
+func guestUnified(host *specs.LinuxResources) map[string]string {
+	guest := maps.Clone(host.Unified)
+	maps.DeleteFunc(guest, func(file, _ string) bool {
+		return strings.HasPrefix(file, "cpuset.") || strings.HasPrefix(file, "io.") || strings.HasPrefix(file, "rdma.")
+	})
+	if host.CPU == nil || set(host.CPU.Burst) == nil {
+		return guest
+	}
+	if guest == nil {
+		guest = make(map[string]string)
+	}
+	guest["cpu.max.burst"] = strconv.FormatUint(*host.CPU.Burst, 10)
+	return guest
+}
+
+// set is p, or nil when it points to zero.
+func set[T int64 | uint64](p *T) *T {
+	if p == nil || *p == 0 {
+		return nil
+	}
+	return p
+}
