@@ -46,6 +46,8 @@ func main() {
 			os.Exit(keeper.Main())
 		case keeper.StandInVerb:
 			os.Exit(keeper.StandIn())
+		case keeper.TemplateMakerVerb:
+			os.Exit(keeper.TemplateMaker())
 		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
@@ -77,7 +79,7 @@ func newApp() *cli.Command {
 		},
 		Commands: []*cli.Command{
 			createCommand, deleteCommand, execCommand, featuresCommand, killCommand, listCommand, pauseCommand, psCommand,
-			resumeCommand, runCommand, specCommand, startCommand, stateCommand, updateCommand,
+			resumeCommand, runCommand, specCommand, startCommand, stateCommand, templateCommand, updateCommand,
 		},
 		Before:                    checkGlobals,
 		DisableSliceFlagSeparator: true,

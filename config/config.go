@@ -73,6 +73,17 @@ type Config struct {
 	// a VM that dies is noticed at once. A boot takes seconds without KVM, more on a busy host.
 	BootTimeoutSeconds int `toml:"boot_timeout_seconds" default:"120" min:"1" max:"3600"`
 
+	// "auto" starts a VM from a template: the memory and state of a machine like it, kept when its guest was ready.
+	// The first VM of a size boots, and the template is made after it in the background. "off" boots every VM; these
+	// have a balloon that gives free memory back to the host, which clones of a template cannot have.
+	Template string `toml:"template" default:"\"auto\"" oneof:"auto off"`
+
+	// The directory of the templates, an absolute path. Best on a tmpfs: a clone reads its memory from there.
+	TemplateDir string `toml:"template_dir" default:"\"/dev/shm/hyper\""`
+
+	// MiB that all templates together may take, about 50 each. The least recently used go when it is more.
+	TemplateMaxMiB int `toml:"template_max_mib" default:"1024" min:"64" max:"1048576"`
+
 	// Which settings a container's annotation may change: "vcpus", "memory_mib", or both. The annotation's name is
 	// "io.hyper-runtime." and the key. No other setting can be listed. A value is refused when it is above max_vcpus
 	// or max_memory_mib. An annotation with our prefix that is not listed is refused, too.

@@ -187,7 +187,9 @@ func describe(value any) string {
 
 // check is about what a single number or word cannot show: paths, and settings that must fit each other.
 func (c *Config) check() error {
-	for _, p := range []struct{ key, path string }{{"kernel", c.Kernel}, {"initrd", c.Initrd}} {
+	for _, p := range []struct{ key, path string }{
+		{"kernel", c.Kernel}, {"initrd", c.Initrd}, {"template_dir", c.TemplateDir},
+	} {
 		if p.path != "" && !filepath.IsAbs(p.path) {
 			return fmt.Errorf("%s: %q is not an absolute path", p.key, p.path)
 		}

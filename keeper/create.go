@@ -62,7 +62,7 @@ func Create(ctx context.Context, o CreateOptions) (c *Container, err error) {
 	if o.Config, err = o.Config.Annotated(bundle.Spec.Annotations); err != nil {
 		return nil, err
 	}
-	size, err := vmSize(o.Config, bundle.Spec)
+	size, err := vmSize(o.Config, bundle.Spec.Linux.Resources)
 	if err != nil {
 		return nil, err
 	}
@@ -130,6 +130,9 @@ func Create(ctx context.Context, o CreateOptions) (c *Container, err error) {
 		return nil, err
 	}
 	if c.state, err = dir.LoadState(); err != nil {
+		return nil, err
+	}
+	if err := wantTemplate(o.Config, size); err != nil {
 		return nil, err
 	}
 	if o.PidFile != "" {

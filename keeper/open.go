@@ -34,24 +34,28 @@ func (s *session) Open(ctx context.Context, r *api.OpenRequest) (*api.OpenRespon
 	if err := s.openTerminal(r); err != nil {
 		return nil, err
 	}
-	size, err := vmSize(cfg, s.bundle.Spec)
+	size, err := vmSize(cfg, s.bundle.Spec.Linux.Resources)
 	if err != nil {
 		return nil, err
 	}
-	machine, err := newMachine(cfg, size)
+	machine, why, err := newMachine(cfg, size)
 	if err != nil {
 		return nil, err
 	}
+	slog.Info("accelerator", "name", machine.Accel, "because", why)
 	share := s.dir.Path(store.Share)
 	if err := os.Mkdir(share, 0o755); err != nil {
 		return nil, fmt.Errorf("make share: %w", err)
 	}
-	sb, err := sandbox.Launch(context.Background(), sandbox.Options{
+	sb, err := sandbox.Launch(sandbox.Options{
 		ID:          r.ContainerId,
 		Machine:     machine,
+		Templates:   templates(cfg),
 		ShareDir:    share,
 		Console:     s.dir.Path(store.ConsoleLog),
+		ConsoleSize: cfg.ConsoleKiB << 10,
 		BootTimeout: time.Duration(cfg.BootTimeoutSeconds) * time.Second,
+		Log:         slog.Default(),
 	})
 	if err != nil {
 		return nil, err
@@ -109,12 +113,12 @@ func (k *keeper) openTerminal(r *api.OpenRequest) (err error) {
 }
 
 // vmSize is the size of the VM for a container.
-func vmSize(cfg config.Config, spec *specs.Spec) (resource.VM, error) {
+func vmSize(cfg config.Config, resources *specs.LinuxResources) (resource.VM, error) {
 	host, err := resource.ReadHost()
 	if err != nil {
 		return resource.VM{}, err
 	}
-	return resource.Size(spec.Linux.Resources, resource.Defaults{
+	return resource.Size(resources, resource.Defaults{
 		VCPUs: cfg.VCPUs, MaxVCPUs: cfg.MaxVCPUs,
 		MemoryMiB: cfg.MemoryMiB, MaxMemoryMiB: cfg.MaxMemoryMiB, OverheadMiB: cfg.MemoryOverheadMiB,
 	}, host), nil
@@ -158,16 +162,25 @@ func (k *keeper) hookState() specs.State {
 	}
 }
 
-// newMachine describes the VM.
-func newMachine(cfg config.Config, size resource.VM) (hypervisor.Machine, error) {
+// newMachine describes the VM, and says why it has the accelerator that it has.
+func newMachine(cfg config.Config, size resource.VM) (hypervisor.Machine, string, error) {
 	accel, why, err := hypervisor.ChooseAccel(cfg.Accelerator)
 	if err != nil {
-		return hypervisor.Machine{}, err
+		return hypervisor.Machine{}, "", err
 	}
-	slog.Info("accelerator", "name", accel, "because", why)
 	return hypervisor.Machine{
 		Arch: hypervisor.Arch(runtime.GOARCH), Accel: accel, QEMU: cfg.QEMU, Type: cfg.Machine, CPUModel: cfg.CPUModel,
 		VCPUs: size.VCPUs, MemoryMiB: size.MemoryMiB,
 		Kernel: cfg.Kernel, Initrd: cfg.Initrd, KernelArgs: cfg.KernelArgs, Ports: cfg.HotplugPorts,
-	}, nil
+		Balloon: cfg.Template == "off",
+	}, why, nil
+}
+
+// templates are where the configuration keeps them; nil when it wants none.
+func templates(cfg config.Config) *hypervisor.Templates {
+	if cfg.Template == "off" {
+		return nil
+	}
+	t := Templates(cfg)
+	return &t
 }

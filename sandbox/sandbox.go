@@ -6,7 +6,9 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,17 +23,22 @@ import (
 type Options struct {
 	ID          string // also the guest's host name, shortened
 	Machine     hypervisor.Machine
-	ShareDir    string        // existing empty directory that becomes the share
-	Console     string        // file for the end of the guest's console
-	BootTimeout time.Duration // hang guard from QEMU's start to the agent's answer
+	Templates   *hypervisor.Templates // nil: the VM boots
+	ShareDir    string                // existing empty directory that becomes the share
+	Console     string                // file for the end of the guest's console
+	ConsoleSize int                   // bytes that are kept of it
+	BootTimeout time.Duration         // hang guard from QEMU's start to the agent's answer
+	Log         *slog.Logger
 }
 
 // Sandbox is one VM and the containers in it.
 type Sandbox struct {
-	vm    *hypervisor.VM
 	share *storage.Share
+	stop  context.CancelFunc // ends the boot
+	ended chan struct{}      // closed when the VM has ended, or there never was one
 
-	booted  chan struct{} // closed when agent and bootErr are valid
+	booted  chan struct{} // closed when the following are valid
+	vm      *hypervisor.VM
 	agent   *client.Client
 	bootErr error
 
@@ -44,41 +51,102 @@ type Sandbox struct {
 // shareOptions are the mount options of the share in the guest (Documentation/filesystems/9p.rst).
 const shareOptions = "trans=virtio,version=9p2000.L,msize=512000,cache=mmap"
 
-// Launch starts the VM and returns while it boots: Ready waits for that.
-func Launch(ctx context.Context, o Options) (*Sandbox, error) {
+// Launch begins a sandbox and returns while its VM starts: Ready waits for that.
+func Launch(o Options) (*Sandbox, error) {
 	share, err := storage.NewShare(o.ShareDir)
 	if err != nil {
 		return nil, err
 	}
-	vm, err := hypervisor.Launch(ctx, o.Machine, hypervisor.Options{Share: o.ShareDir, Console: o.Console})
-	if err != nil {
-		return nil, err
+	ctx, stop := context.WithTimeout(context.Background(), o.BootTimeout)
+	s := &Sandbox{
+		share: share, stop: stop, ended: make(chan struct{}),
+		booted: make(chan struct{}), containers: make(map[string]*Container),
 	}
-	s := &Sandbox{vm: vm, share: share, booted: make(chan struct{}), containers: make(map[string]*Container)}
 	go func() {
-		defer close(s.booted)
-		s.bootErr = s.boot(o)
+		defer close(s.ended)
+		s.vm, s.agent, s.bootErr = start(ctx, o)
+		stop()
+		close(s.booted)
+		if s.vm != nil {
+			<-s.vm.Done()
+		}
 	}()
 	return s, nil
 }
 
-// boot waits for the agent and makes the guest this sandbox's own.
-func (s *Sandbox) boot(o Options) error {
-	ctx, cancel := context.WithTimeout(context.Background(), o.BootTimeout)
-	defer cancel()
-	agent, err := client.New(ctx, s.vm.Agent())
-	if err != nil {
-		return s.vm.Explain(err)
+// start brings up a VM with an agent that is set up: a clone of the machine's template if there is one, else by a boot.
+func start(ctx context.Context, o Options) (*hypervisor.VM, *client.Client, error) {
+	if o.Templates != nil {
+		vm, agent, err := clone(ctx, o)
+		if err == nil {
+			return vm, agent, nil
+		}
+		if !errors.Is(err, hypervisor.ErrNoTemplate) {
+			o.Log.Warn("the template is of no use, booting instead", "error", err)
+		}
 	}
-	s.agent = agent
+	return run(ctx, o, nil)
+}
+
+// cloneTimeout is a hang guard for clones, which answer in a fraction of a second: beyond it, a boot is tried.
+const cloneTimeout = 20 * time.Second
+
+// clone brings up a clone. A template that cannot be cloned is removed, so that a new one is made.
+func clone(ctx context.Context, o Options) (*hypervisor.VM, *client.Client, error) {
+	template, err := o.Templates.Use(o.Machine)
+	if err != nil {
+		return nil, nil, err
+	}
+	// It stays in use, and so is not removed, until this process ends.
+	ctx, stop := context.WithTimeout(ctx, cloneTimeout)
+	defer stop()
+	vm, agent, err := run(ctx, o, template)
+	if err != nil {
+		return nil, nil, errors.Join(err, template.Discard())
+	}
+	return vm, agent, nil
+}
+
+// run starts a VM and makes its guest this sandbox's own. On error there is no VM left.
+func run(ctx context.Context, o Options, template *hypervisor.Template) (*hypervisor.VM, *client.Client, error) {
+	vm, err := hypervisor.Launch(ctx, o.Machine, hypervisor.Options{
+		Share: o.ShareDir, Console: o.Console, ConsoleBytes: o.ConsoleSize, Template: template,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	o.Log.Debug("QEMU runs")
+	agent, err := greet(ctx, o, vm)
+	if err != nil {
+		boot := vm.Explain(err)
+		vm.Kill()
+		return nil, nil, boot
+	}
+	return vm, agent, nil
+}
+
+func greet(ctx context.Context, o Options, vm *hypervisor.VM) (*client.Client, error) {
+	agent, err := client.New(ctx, vm.Agent())
+	if err != nil {
+		return nil, err
+	}
+	o.Log.Debug("the agent answers")
 	request, err := setup(o.ID)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := agent.Setup(ctx, request); err != nil {
-		return s.vm.Explain(err)
+		return nil, err
 	}
-	return nil
+	o.Log.Debug("the guest is set up")
+	return agent, nil
+}
+
+// MakeTemplate boots the machine and keeps it as a template, unless there is one.
+func MakeTemplate(ctx context.Context, templates *hypervisor.Templates, machine hypervisor.Machine) error {
+	return templates.Make(ctx, machine, func(ctx context.Context, vm *hypervisor.VM) error {
+		return client.Handshake(ctx, vm.Agent())
+	})
 }
 
 // setup says what makes one guest different from every other.
@@ -106,14 +174,26 @@ func (s *Sandbox) Ready(ctx context.Context) error {
 	}
 }
 
-// Done is closed when the VM has ended, whatever ended it.
-func (s *Sandbox) Done() <-chan struct{} { return s.vm.Done() }
+// Done is closed when the VM has ended, whatever ended it, or could not be started.
+func (s *Sandbox) Done() <-chan struct{} { return s.ended }
 
 // Err says, after Done, why the VM ended; nil after Kill.
-func (s *Sandbox) Err() error { return s.vm.Err() }
+func (s *Sandbox) Err() error {
+	if s.vm == nil {
+		return s.bootErr
+	}
+	return s.vm.Err()
+}
 
 // Kill ends the VM at once and returns when it is gone. Processes of the sandbox then count as killed.
-func (s *Sandbox) Kill() { s.vm.Kill() }
+func (s *Sandbox) Kill() {
+	s.stop()
+	<-s.booted
+	if s.vm != nil {
+		s.vm.Kill()
+	}
+	<-s.ended
+}
 
 // Container returns the sandbox's container of that id.
 func (s *Sandbox) Container(id string) (*Container, error) {

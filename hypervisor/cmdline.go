@@ -1,0 +1,204 @@
+package hypervisor
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Backends are a VM's ends on the host: what one VM of a machine has and the next one has not.
+type Backends struct {
+	// Share is the directory that the guest can mount, as an absolute path.
+	Share string
+	// QMP, Agent and Console are QEMU's descriptors of connected stream sockets.
+	QMP, Agent, Console int
+	// Memory is the file of a template's memory, as an absolute path. Empty means memory of the VM's own.
+	Memory string
+	// Role says what the VM has to do with a template.
+	Role Role
+}
+
+// Role is what a VM has to do with a template.
+type Role int
+
+// A VM boots for itself, boots to become a template, or is a clone of one.
+const (
+	BootRole Role = iota
+	TemplateRole
+	CloneRole
+)
+
+// stateURI is where a clone reads its devices' state from: the descriptor after the sockets'.
+const stateURI = "fd:6"
+
+// Places on the root bus. They are fixed, so that a machine's guests see the same devices whatever QEMU's order is.
+const (
+	serialSlot  = 1
+	shareSlot   = 2
+	rngSlot     = 3
+	balloonSlot = 4
+	portSlot    = 8 // and the following: eight ports in each
+)
+
+// translationCache bounds TCG's cache of translated code, in MiB. QEMU's default is up to 1 GiB, which a long-lived
+// guest fills.
+const translationCache = 64
+
+// Args returns QEMU's arguments for this machine with these back ends. It is pure, and expects a valid machine.
+//
+// QEMU starts with the vCPUs stopped (-S), so that none of its events can be missed. Only a clone's run as soon as its
+// state is there, for which nobody has to ask: a template is saved without the global state, which would say "paused".
+func (m Machine) Args(b Backends) []string {
+	m = m.withDefaults()
+	args := []string{
+		"-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
+		"-sandbox", option("on", "obsolete", "deny", "elevateprivileges", "deny", "spawn", "deny", "resourcecontrol", "deny"),
+		"-machine", m.machine(),
+		"-accel", m.accel(),
+		"-cpu", m.CPUModel,
+		"-smp", strconv.Itoa(m.VCPUs),
+		"-m", strconv.Itoa(m.MemoryMiB) + "M",
+		"-object", m.memory(b),
+		"-kernel", m.Kernel, // these three are taken as they are
+	}
+	if m.Initrd != "" {
+		args = append(args, "-initrd", m.Initrd)
+	}
+	switch b.Role {
+	case BootRole:
+		args = append(args, "-S")
+	case TemplateRole:
+		args = append(args, "-S", "-global", "migration.store-global-state=off")
+	case CloneRole:
+		args = append(args, "-incoming", "defer")
+	}
+	args = append(args, "-append", m.kernelArgs(),
+		"-chardev", socket("qmp", b.QMP),
+		"-mon", option("", "chardev", "qmp", "mode", "control"),
+		"-chardev", socket("console", b.Console),
+		"-serial", "chardev:console",
+		"-device", virtio("virtio-serial", "serial", serialSlot, "max_ports", "2"),
+		"-chardev", socket("agent", b.Agent),
+		"-device", option("virtserialport", "id", "agent", "bus", "serial.0", "nr", "1", "chardev", "agent", "name", AgentPort),
+		// A share inside the share is another file system: remap keeps their inode numbers apart.
+		"-fsdev", option("local", "id", "share", "path", b.Share, "security_model", "passthrough", "multidevs", "remap"),
+		"-device", virtio("virtio-9p", "share", shareSlot, "fsdev", "share", "mount_tag", ShareTag),
+		"-object", option("rng-builtin", "id", "random"),
+		"-device", virtio("virtio-rng", "rng", rngSlot, "rng", "random"),
+	)
+	if m.Balloon {
+		args = append(args, "-device",
+			virtio("virtio-balloon", "balloon", balloonSlot, "free-page-reporting", "on", "deflate-on-oom", "on"))
+	}
+	if m.Arch == AMD64 {
+		// It is an ACPI device, and virt has ACPI only with a firmware, which a direct kernel boot goes without.
+		args = append(args, "-device", option("vmgenid", "id", "generation", "guid", "auto"))
+	}
+	for i := range m.Ports {
+		args = append(args, "-device", port(i))
+	}
+	return args
+}
+
+// memory is the backend of the guest's memory. A clone's is private: it sees the template's pages until it writes them.
+func (m Machine) memory(b Backends) string {
+	size := strconv.Itoa(m.MemoryMiB) + "M"
+	switch b.Role {
+	case TemplateRole:
+		return option("memory-backend-file", "id", "memory", "size", size, "mem-path", b.Memory, "share", "on")
+	case CloneRole:
+		return option("memory-backend-file", "id", "memory", "size", size, "mem-path", b.Memory, "share", "off")
+	default:
+		return option("memory-backend-ram", "id", "memory", "size", size)
+	}
+}
+
+func (m Machine) machine() string {
+	options := []string{
+		"memory-backend", "memory",
+		"mem-merge", "off", // shared pages tell guests of each other
+		"dump-guest-core", "off",
+	}
+	if m.Arch == AMD64 {
+		// What a PC has and a sandbox does not need: less for a hostile guest to play with.
+		for _, name := range []string{"i8042", "sata", "smbus", "smm", "usb", "vmport"} {
+			options = append(options, name, "off")
+		}
+	} else {
+		options = append(options, "gic-version", "max") // the best that the accelerator has
+	}
+	return option(m.Type, options...)
+}
+
+func (m Machine) accel() string {
+	if m.Accel == TCG {
+		return option("tcg", "thread", "multi", "tb-size", strconv.Itoa(translationCache))
+	}
+	return "kvm"
+}
+
+// kernelArgs returns the kernel's command line (Linux Documentation/admin-guide/kernel-parameters.txt).
+func (m Machine) kernelArgs() string {
+	console := "ttyS0"
+	if m.Arch == ARM64 {
+		console = "ttyAMA0"
+	}
+	args := []string{
+		"console=" + console,
+		"quiet",    // errors and panics only: each line on a serial port costs time
+		"panic=-1", // reset at once, which ends QEMU (-no-reboot)
+		"cgroup_no_v1=all",
+		// A distribution's kernel tests its ciphers at boot, a sixth of its time under TCG.
+		"cryptomgr.notests",
+		// Namespaces wait for RCU, and with one or two vCPUs it costs nothing to hurry it: half the time of a container's.
+		"rcupdate.rcu_expedited=1",
+	}
+	if m.Arch == AMD64 {
+		args = append(args, "reboot=t") // a triple fault needs no device to work
+		if m.Accel == TCG {
+			// A busy host delays timers: a kernel that checks them finds no working one, or calls the TSC unstable.
+			args = append(args, "no_timer_check", "tsc=reliable")
+		}
+	}
+	if m.KernelArgs != "" {
+		args = append(args, m.KernelArgs)
+	}
+	return strings.Join(args, " ")
+}
+
+// virtio returns a virtio PCI device without the legacy interface, which wants I/O ports and knows no VERSION_1.
+func virtio(driver, id string, slot int, properties ...string) string {
+	place := []string{"id", id, "bus", "pcie.0", "addr", fmt.Sprintf("%02x.0", slot), "disable-legacy", "on"}
+	return option(driver+"-pci", append(place, properties...)...)
+}
+
+// port returns the i-th empty hot-plug port. Eight share a slot, as functions.
+func port(i int) string {
+	properties := []string{
+		"id", fmt.Sprintf("port%d", i), "bus", "pcie.0", "addr", fmt.Sprintf("%02x.%d", portSlot+i/8, i%8),
+		"chassis", strconv.Itoa(i + 1), "slot", strconv.Itoa(i + 1),
+	}
+	if i%8 == 0 {
+		properties = append(properties, "multifunction", "on")
+	}
+	return option("pcie-root-port", properties...)
+}
+
+func socket(id string, fd int) string {
+	return option("socket", "id", id, "fd", strconv.Itoa(fd))
+}
+
+// option writes one of QEMU's option lists: the implied first value, then names and values in turn. It is the one place
+// where a string becomes part of such a list: a comma ends a value unless it is doubled (qemu(1), -drive file=).
+func option(first string, pairs ...string) string {
+	var parts []string
+	if first != "" {
+		parts = append(parts, quote(first))
+	}
+	for i := 0; i < len(pairs); i += 2 {
+		parts = append(parts, pairs[i]+"="+quote(pairs[i+1]))
+	}
+	return strings.Join(parts, ",")
+}
+
+func quote(value string) string { return strings.ReplaceAll(value, ",", ",,") }
