@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -72,7 +73,7 @@ func newApp() *cli.Command {
 			&cli.StringFlag{Name: "root", Value: defaultRoot, Usage: "directory for the state of containers; should be a tmpfs"},
 			&cli.StringFlag{Name: "log", Usage: "file that errors are written to, besides stderr"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "format of the log: text or json"},
-			&cli.BoolFlag{Name: "debug", Usage: "let keepers log what they do"},
+			&cli.BoolFlag{Name: "debug", Usage: "say on stderr when each stage was reached"},
 			&cli.BoolFlag{Name: "systemd-cgroup", Usage: "let systemd make the cgroups of the host"},
 			&cli.StringFlag{Name: "rootless", Hidden: true, Value: "auto"},
 			&cli.StringFlag{Name: "config", Usage: "configuration file (default: " + config.DefaultPath + ", which need not exist)"},
@@ -94,6 +95,10 @@ func newApp() *cli.Command {
 func checkGlobals(ctx context.Context, cmd *cli.Command) (context.Context, error) {
 	if f := cmd.String("log-format"); f != "text" && f != "json" {
 		return ctx, fmt.Errorf("invalid log format %q: text or json", f)
+	}
+	slog.SetDefault(slog.New(slog.DiscardHandler))
+	if cmd.Bool("debug") {
+		slog.SetDefault(slog.New(newTimeline(os.Stderr)))
 	}
 	return ctx, nil
 }

@@ -72,7 +72,7 @@ func (m Machine) Args(b Backends) []string {
 	case CloneRole:
 		args = append(args, "-incoming", "defer")
 	}
-	args = append(args, "-append", m.kernelArgs(),
+	args = append(args, "-append", m.kernelArgs(b.Role),
 		"-chardev", socket("qmp", b.QMP),
 		"-mon", option("", "chardev", "qmp", "mode", "control"),
 		"-chardev", socket("console", b.Console),
@@ -138,7 +138,7 @@ func (m Machine) accel() string {
 }
 
 // kernelArgs returns the kernel's command line (Linux Documentation/admin-guide/kernel-parameters.txt).
-func (m Machine) kernelArgs() string {
+func (m Machine) kernelArgs(role Role) string {
 	console := "ttyS0"
 	if m.Arch == ARM64 {
 		console = "ttyAMA0"
@@ -159,6 +159,13 @@ func (m Machine) kernelArgs() string {
 			// A busy host delays timers: a kernel that checks them finds no working one, or calls the TSC unstable.
 			args = append(args, "no_timer_check", "tsc=reliable")
 		}
+		if m.VCPUs == 1 {
+			// With one vCPU a kernel patches its locks away, and TCG translates all that code again: a tenth of a boot.
+			args = append(args, "noreplace-smp")
+		}
+	}
+	if role == TemplateRole {
+		args = append(args, "hyper.rehearse") // for the agent
 	}
 	if m.KernelArgs != "" {
 		args = append(args, m.KernelArgs)

@@ -137,6 +137,7 @@ func defaultCPU(arch Arch, accel Accel) string {
 		// fraction (QEMU docs/system/arm/cpu-features.rst).
 		return "max,pauth-impdef=on"
 	default:
-		return "max"
+		// A distribution's kernel uses page tables of five levels where it can, and TCG walks them in software.
+		return "max,la57=off"
 	}
 }

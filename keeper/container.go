@@ -26,7 +26,10 @@ type Container struct {
 	root  string
 	dir   *store.Dir
 	state store.State
-	child *exec.Cmd // the keeper, in the process that created the container
+
+	// In the process that created the container:
+	child   *exec.Cmd // the keeper
+	relayed int64     // how far the keeper's log has been repeated in ours
 }
 
 // Load finds the container below root.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/user"
 	"slices"
@@ -97,6 +98,7 @@ func Create(ctx context.Context, o CreateOptions) (c *Container, err error) {
 	if err := begin(dir, o, bundle, cgroup); err != nil {
 		return nil, err
 	}
+	slog.Debug("the run directory and the cgroup are made")
 	k, err := spawn(Verb, o.ID, commandLine(bundle.Spec.Process), oci.Namespaces(bundle.Spec))
 	if err != nil {
 		return nil, err
@@ -110,6 +112,7 @@ func Create(ctx context.Context, o CreateOptions) (c *Container, err error) {
 		return nil, err
 	}
 	defer conn.Close()
+	slog.Debug("the keeper runs in its cgroup")
 	if err := conn.open(ctx, o); err != nil {
 		return nil, err
 	}
@@ -132,6 +135,7 @@ func Create(ctx context.Context, o CreateOptions) (c *Container, err error) {
 	if c.state, err = dir.LoadState(); err != nil {
 		return nil, err
 	}
+	c.relayed = relay(dir, 0)
 	if err := wantTemplate(o.Config, size); err != nil {
 		return nil, err
 	}

@@ -168,6 +168,7 @@ func (k *keeper) keep() int {
 	case <-time.After(partingTime):
 	}
 	k.sandbox.Kill()
+	slog.Debug("the VM has ended")
 	if err := k.saveState(func(s *store.State) {
 		s.Status, s.ExitStatus, s.Reason = string(specs.StateStopped), &status, reason
 	}); err != nil {

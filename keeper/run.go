@@ -35,7 +35,9 @@ func Run(ctx context.Context, o CreateOptions, detach, keep bool) (status int, e
 	if detach {
 		return 0, nil
 	}
-	if status, err = c.wait(); err != nil || keep {
+	status, err = c.wait()
+	relay(c.dir, c.relayed)
+	if err != nil || keep {
 		return status, err
 	}
 	return status, c.Delete(context.Background(), false)

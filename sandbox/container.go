@@ -49,6 +49,7 @@ func (s *Sandbox) Create(ctx context.Context, id string, bundle *oci.Bundle, std
 	if err := s.share.Attach(guest.binds); err != nil {
 		return nil, err
 	}
+	s.log.Debug("the share has the container's files")
 	c := &Container{sandbox: s, id: id, status: specs.StateCreated}
 	if bundle.Spec.Process != nil {
 		if err := c.create(ctx, guest, stdio); err != nil {
@@ -64,6 +65,7 @@ func (s *Sandbox) Create(ctx context.Context, id string, bundle *oci.Bundle, std
 	s.mu.Lock()
 	s.containers[id] = c
 	s.mu.Unlock()
+	s.log.Debug("the container is created")
 	return c, nil
 }
 
@@ -88,6 +90,7 @@ func (c *Container) create(ctx context.Context, guest *guestContainer, stdio Std
 	go func() {
 		p.watch()
 		c.setStatus(specs.StateStopped)
+		c.sandbox.log.Debug("the container has exited, its output is delivered")
 	}()
 	return nil
 }
@@ -127,6 +130,7 @@ func (c *Container) Start(ctx context.Context) error {
 		return err
 	}
 	c.setStatus(specs.StateRunning)
+	c.sandbox.log.Debug("the container runs")
 	return nil
 }
 

@@ -33,6 +33,7 @@ type Options struct {
 
 // Sandbox is one VM and the containers in it.
 type Sandbox struct {
+	log   *slog.Logger
 	share *storage.Share
 	stop  context.CancelFunc // ends the boot
 	ended chan struct{}      // closed when the VM has ended, or there never was one
@@ -48,9 +49,6 @@ type Sandbox struct {
 	containers map[string]*Container
 }
 
-// shareOptions are the mount options of the share in the guest (Documentation/filesystems/9p.rst).
-const shareOptions = "trans=virtio,version=9p2000.L,msize=512000,cache=mmap"
-
 // Launch begins a sandbox and returns while its VM starts: Ready waits for that.
 func Launch(o Options) (*Sandbox, error) {
 	share, err := storage.NewShare(o.ShareDir)
@@ -59,7 +57,7 @@ func Launch(o Options) (*Sandbox, error) {
 	}
 	ctx, stop := context.WithTimeout(context.Background(), o.BootTimeout)
 	s := &Sandbox{
-		share: share, stop: stop, ended: make(chan struct{}),
+		log: o.Log, share: share, stop: stop, ended: make(chan struct{}),
 		booted: make(chan struct{}), containers: make(map[string]*Container),
 	}
 	go func() {
@@ -160,7 +158,7 @@ func setup(id string) (*protocol.SetupRequest, error) {
 		MachineId:    hex.EncodeToString(seed[64:]),
 		TimeUnixNano: time.Now().UnixNano(),
 		Hostname:     id[:min(len(id), 12)],
-		Share:        &protocol.Share{Type: "9p", Tag: hypervisor.ShareTag, Options: shareOptions},
+		Share:        &protocol.Share{Type: "9p", Tag: hypervisor.ShareTag, Options: protocol.ShareOptions},
 	}, nil
 }
 

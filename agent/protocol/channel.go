@@ -17,6 +17,9 @@ const (
 	Begin     = 'S'           // host: the session starts with the next byte
 )
 
+// ShareOptions are the mount options of a 9p share (Linux Documentation/filesystems/9p.rst).
+const ShareOptions = "trans=virtio,version=9p2000.L,msize=512000,cache=mmap"
+
 // Window is how many bytes of one stream may be under way unread, and so the most that either end keeps for a stream.
 const Window = 256 << 10
 

@@ -1,0 +1,132 @@
+// Package agent is the program inside the guest: PID 1, which makes the guest ready and then runs containers with an
+// OCI runtime, as the host asks over one channel (see protocol/agent.proto).
+//
+// The host is trusted and the containers are not. Every descriptor of the agent is closed on exec, its directories are
+// not in any container's mount namespace, and no stream holds more than a bounded number of bytes.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+
+	"github.com/containerd/ttrpc"
+	"github.com/hashicorp/yamux"
+
+	"github.com/hyper-runtime/hyper/agent/protocol"
+)
+
+// Config says what runs containers and where the agent keeps things.
+type Config struct {
+	Runtime     string // path of the OCI runtime, which takes crun's command line
+	RuntimeRoot string // the runtime's own state
+	Bundles     string // <Bundles>/<container id>/config.json
+	Scratch     string // files that live as long as one call of the runtime; short, for it holds sockets
+	Share       string // where the host's directory is mounted
+	Cgroups     string // the cgroup file system
+	MachineID   string // file for the machine id
+}
+
+// DefaultConfig returns the places that the guest image is built for.
+func DefaultConfig() Config {
+	return Config{
+		Runtime:     "/bin/crun",
+		RuntimeRoot: "/run/crun",
+		Bundles:     "/run/containers",
+		Scratch:     "/run/agent",
+		Share:       "/run/share",
+		Cgroups:     "/sys/fs/cgroup",
+		MachineID:   "/run/machine-id", // /etc/machine-id links to it
+	}
+}
+
+// Agent implements protocol.AgentService.
+type Agent struct {
+	config  Config
+	reaper  *reaper
+	streams *streams
+	calls   calls
+
+	mu         sync.Mutex
+	containers map[string]*container
+	memory     map[string]bool // the tmpfs mounts that were made
+}
+
+// New returns an agent. From now on it reaps every child of this process: nothing else in it may wait for one.
+func New(config Config) *Agent {
+	return &Agent{
+		config:     config,
+		reaper:     newReaper(),
+		streams:    newStreams(),
+		calls:      newCalls(),
+		containers: map[string]*container{},
+		memory:     map[string]bool{},
+	}
+}
+
+// Serve answers handshakes on the port, then serves the session. It returns when the session has ended, with the reason.
+func (a *Agent) Serve(port io.ReadWriteCloser) error {
+	if err := answerHandshakes(port); err != nil {
+		return fmt.Errorf("handshake: %w", err)
+	}
+	session, err := yamux.Server(port, protocol.Mux())
+	if err != nil {
+		return fmt.Errorf("start session: %w", err)
+	}
+	defer session.Close()
+	server, err := ttrpc.NewServer()
+	if err != nil {
+		return fmt.Errorf("start session: %w", err)
+	}
+	protocol.RegisterAgentService(server, a)
+	control := &listener{conns: make(chan net.Conn), done: make(chan struct{})}
+	defer close(control.done)
+	go server.Serve(context.Background(), control)
+	for {
+		conn, err := session.AcceptStream()
+		if errors.Is(err, io.EOF) {
+			return errors.New("the host closed the channel")
+		}
+		if err != nil {
+			return fmt.Errorf("session: %w", err)
+		}
+		go a.admit(conn, control)
+	}
+}
+
+// admit reads which stream of whose a new connection is, and hands it over.
+func (a *Agent) admit(conn net.Conn, control *listener) {
+	number, err := readNumber(conn)
+	switch {
+	case err != nil:
+		conn.Close()
+	case number != 0:
+		a.streams.arrive(number, conn)
+	default:
+		select {
+		case control.conns <- conn:
+		case <-control.done:
+		}
+	}
+}
+
+// listener gives the session's control connections to the ttrpc server.
+type listener struct {
+	conns chan net.Conn
+	done  chan struct{}
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.conns:
+		return conn, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *listener) Close() error   { return nil }
+func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: protocol.Port} }

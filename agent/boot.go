@@ -1,0 +1,167 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hyper-runtime/hyper/agent/protocol"
+)
+
+// Main is the guest's PID 1. It says on the console why it ends, and ends the guest with itself.
+func Main() {
+	err := serveGuest()
+	say(err.Error())
+	unix.Sync()
+	// Without the power button's driver the kernel halts here; a panic of PID 1, which returns, ends the VM too.
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+}
+
+// say prints one line on the kernel's console, which the kernel gives PID 1 as its 0, 1 and 2.
+func say(line string) {
+	_, _ = os.Stderr.WriteString("hyper-agent: " + oneLine(line) + "\n")
+}
+
+func serveGuest() error {
+	config := DefaultConfig()
+	if err := boot(config); err != nil {
+		return fmt.Errorf("boot: %w", err)
+	}
+	port, err := openPort(protocol.Port)
+	if err != nil {
+		return err
+	}
+	agent := New(config)
+	if rehearsing() {
+		// A template without it only makes slower clones.
+		if err := agent.rehearse(&protocol.Share{Type: "9p", Tag: "share", Options: protocol.ShareOptions}); err != nil {
+			say("rehearsal: " + err.Error())
+		}
+	}
+	say("ready")
+	return agent.Serve(port)
+}
+
+// boot makes a system of the initramfs.
+func boot(config Config) error {
+	if err := loadModules("/modules"); err != nil {
+		return err
+	}
+	for _, dir := range []string{"/proc", "/sys", "/dev", "/run", "/etc"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.Symlink(config.MachineID, "/etc/machine-id"); err != nil {
+		return err
+	}
+	if err := leaveInitramfs(); err != nil {
+		return err
+	}
+	for _, m := range systemMounts {
+		if err := os.MkdirAll(m.target, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount(m.kind, m.target, m.kind, m.flags, m.options); err != nil {
+			return fmt.Errorf("mount %s: %w", m.target, err)
+		}
+	}
+	for _, dir := range []string{config.Share, config.Bundles, config.Scratch} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	if _, err := prepareCgroups(config.Cgroups); err != nil {
+		return err
+	}
+	// Enough that no pid comes again soon; the reaper counts on it. It is also what systemd sets.
+	if err := writeControl("/proc/sys/kernel/pid_max", "4194304"); err != nil {
+		return fmt.Errorf("raise pid_max: %w", err)
+	}
+	return raiseLoopback()
+}
+
+// systemMounts are made in this order.
+var systemMounts = []struct {
+	target, kind string
+	flags        uintptr
+	options      string
+}{
+	{"/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+	{"/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+	{"/sys/fs/cgroup", "cgroup2", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "nsdelegate"},
+	{"/dev", "devtmpfs", unix.MS_NOSUID, "mode=755"},
+	{"/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=620,ptmxmode=666"},
+	{"/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
+	{"/dev/mqueue", "mqueue", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+	{"/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=755"},
+}
+
+// loadModules loads the modules that dir/order lists, one file name a line, and frees the memory that their files take.
+func loadModules(dir string) error {
+	order, err := os.ReadFile(filepath.Join(dir, "order"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read module list: %w", err)
+	}
+	for name := range strings.FieldsSeq(string(order)) {
+		path := filepath.Join(dir, name)
+		file, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open module %s: %w", name, err)
+		}
+		err = unix.FinitModule(file, "", 0)
+		unix.Close(file)
+		if err != nil && err != unix.EEXIST {
+			return fmt.Errorf("load module %s: %w", name, err)
+		}
+	}
+	return os.RemoveAll(dir)
+}
+
+// leaveInitramfs makes a bind mount of the initramfs, without copying a byte, and moves into it. The initramfs itself
+// has no parent mount, so crun could not pivot_root(2) away from it. The new root is read-only: crun then trusts that
+// no container can write to its binary, and does not re-execute a copy of itself at every call.
+func leaveInitramfs() error {
+	const place = "/run" // any empty directory
+	if err := unix.Mount("/", place, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind initramfs: %w", err)
+	}
+	if err := os.Chdir(place); err != nil {
+		return err
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move root: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return fmt.Errorf("change root: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("make root read-only: %w", err)
+	}
+	return nil
+}
+
+// raiseLoopback brings up lo of the guest's own network namespace.
+func raiseLoopback() error {
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("raise lo: %w", err)
+	}
+	defer unix.Close(socket)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return fmt.Errorf("raise lo: %w", err)
+	}
+	lo.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	if err := unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, lo); err != nil {
+		return fmt.Errorf("raise lo: %w", err)
+	}
+	return nil
+}

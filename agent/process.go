@@ -1,0 +1,166 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/hyper-runtime/hyper/agent/protocol"
+)
+
+// process is a container's init or an exec process.
+type process struct {
+	spawned
+	exited chan struct{} // closed when answer is set
+	answer *protocol.WaitResponse
+	killer unix.Signal // guarded by the container's mu; see (*container).signalInit
+}
+
+// attend waits for the process's exit and makes the answer that Wait gives. last runs before the exit is known.
+func (p *process) attend(last func(*protocol.WaitResponse)) {
+	<-p.done
+	answer := &protocol.WaitResponse{}
+	if p.status.Signaled() {
+		answer.Signal = uint32(p.status.Signal())
+	} else {
+		answer.ExitCode = uint32(p.status.ExitStatus())
+	}
+	answer.StdoutBytes, answer.StderrBytes = p.outputs[0].settle(), p.outputs[1].settle()
+	last(answer)
+	p.answer = answer
+	close(p.exited)
+}
+
+// hasExited says whether Wait has its answer.
+func (p *process) hasExited() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// Exec implements protocol.AgentService.
+func (a *Agent) Exec(ctx context.Context, r *protocol.ExecRequest) (*protocol.ExecResponse, error) {
+	var want struct {
+		Terminal bool
+		Args     []string
+	}
+	if err := json.Unmarshal(r.Process, &want); err != nil || len(want.Args) == 0 || r.ExecId == "" {
+		return nil, status.Error(codes.InvalidArgument, "not a process that can be run")
+	}
+	c, err := a.container(r.ContainerId)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.reserve(r.ExecId); err != nil {
+		return nil, err
+	}
+	p, err := a.exec(ctx, c, r, want.Terminal, want.Args[0])
+	if err != nil {
+		c.setExec(r.ExecId, nil)
+		a.dropStreams(r.Streams)
+		return nil, err
+	}
+	go p.attend(func(*protocol.WaitResponse) {})
+	if !c.setExec(r.ExecId, p) { // deleted in the meantime
+		a.reaper.signal(p.child, unix.SIGKILL)
+		p.stdio.close()
+		return nil, errNoContainer
+	}
+	p.copy(a.streams)
+	return &protocol.ExecResponse{Pid: uint32(p.pid)}, nil
+}
+
+func (a *Agent) exec(ctx context.Context, c *container, r *protocol.ExecRequest, terminal bool, arg0 string) (*process, error) {
+	call := a.newCall()
+	defer call.remove()
+	if err := os.WriteFile(call.file("json"), r.Process, 0o600); err != nil {
+		return nil, fmt.Errorf("write process: %w", err)
+	}
+	io, err := openStdio(r.Streams, terminal)
+	if err != nil {
+		return nil, err
+	}
+	left, err := call.spawn(ctx, io, terminal, arg0, []string{"exec", "--detach", "--process=" + call.file("json")}, c.id)
+	if err != nil {
+		io.close()
+		return nil, err
+	}
+	return &process{spawned: left, exited: make(chan struct{})}, nil
+}
+
+// dropStreams closes the host's connections for a process that there will not be.
+func (a *Agent) dropStreams(numbers *protocol.Streams) {
+	a.streams.drop(numbers.GetStdin())
+	a.streams.drop(numbers.GetStdout())
+	a.streams.drop(numbers.GetStderr())
+}
+
+// Wait implements protocol.AgentService.
+func (a *Agent) Wait(ctx context.Context, r *protocol.WaitRequest) (*protocol.WaitResponse, error) {
+	_, p, err := a.process(r.ContainerId, r.ExecId)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-p.exited:
+		return p.answer, nil
+	case <-ctx.Done():
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
+}
+
+// Signal implements protocol.AgentService.
+func (a *Agent) Signal(_ context.Context, r *protocol.SignalRequest) (*protocol.SignalResponse, error) {
+	c, p, err := a.process(r.ContainerId, r.ExecId)
+	if err != nil {
+		return nil, err
+	}
+	sig := unix.Signal(r.Signal)
+	switch {
+	case r.All:
+		err = c.signalAll(a.reaper, sig, a.config.Cgroups)
+	case p == c.init:
+		if err = c.signalInit(a.reaper, sig); err == unix.ESRCH {
+			return nil, status.Error(codes.NotFound, "container not running")
+		}
+	default:
+		if err = a.reaper.signal(p.child, sig); err == unix.ESRCH {
+			return nil, status.Error(codes.NotFound, "no such process")
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("signal %d: %w", r.Signal, err)
+	}
+	return &protocol.SignalResponse{}, nil
+}
+
+// Resize implements protocol.AgentService.
+func (a *Agent) Resize(_ context.Context, r *protocol.ResizeRequest) (*protocol.ResizeResponse, error) {
+	_, p, err := a.process(r.ContainerId, r.ExecId)
+	if err != nil {
+		return nil, err
+	}
+	if p.tty == nil {
+		return nil, status.Error(codes.FailedPrecondition, "process has no terminal")
+	}
+	raw, err := p.tty.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("resize terminal: %w", err)
+	}
+	size := &unix.Winsize{Row: uint16(r.Size.GetHeight()), Col: uint16(r.Size.GetWidth())}
+	if cerr := raw.Control(func(fd uintptr) { err = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, size) }); cerr != nil {
+		err = cerr
+	}
+	if err != nil {
+		return nil, fmt.Errorf("resize terminal: %w", err)
+	}
+	return &protocol.ResizeResponse{}, nil
+}

@@ -1,0 +1,150 @@
+package agent
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/containerd/ttrpc"
+	"github.com/hashicorp/yamux"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/hyper-runtime/hyper/agent/protocol"
+)
+
+// rehearsal is the kernel argument of a guest that becomes a template.
+const rehearsal = "hyper.rehearse"
+
+// rehearsing tells whether the host wants this guest to rehearse.
+func rehearsing() bool {
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	return err == nil && slices.Contains(strings.Fields(string(cmdline)), rehearsal)
+}
+
+// rehearse goes once through all that a start does, with a container of the guest's own root. What is done for the
+// first time only (Go's types and buffers, the kernel's caches and patched branches, crun's pages) is then part of the
+// template, and not of every clone. Nothing of it stays but that.
+func (a *Agent) rehearse(share *protocol.Share) error {
+	host, guest := net.Pipe()
+	served := make(chan error, 1)
+	go func() { served <- a.Serve(guest) }()
+	err := play(host, share)
+	host.Close()
+	<-served
+	if e := unix.Unmount(a.config.Share, 0); e != nil && err == nil {
+		err = fmt.Errorf("unmount share: %w", e)
+	}
+	debug.FreeOSMemory()
+	return err
+}
+
+// play is the host's part.
+func play(conn io.ReadWriteCloser, share *protocol.Share) error {
+	hello := make([]byte, 1+protocol.NonceSize)
+	hello[0] = protocol.Hello
+	if _, err := conn.Write(hello); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(conn, make([]byte, len(hello)+1)); err != nil {
+		return err
+	}
+	if _, err := conn.Write([]byte{protocol.Begin}); err != nil {
+		return err
+	}
+	session, err := yamux.Client(conn, protocol.Mux())
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	open := func(number uint32) (net.Conn, error) {
+		stream, err := session.Open()
+		if err == nil {
+			_, err = stream.Write(binary.BigEndian.AppendUint32(nil, number))
+		}
+		return stream, err
+	}
+	control, err := open(0)
+	if err != nil {
+		return err
+	}
+	client := ttrpc.NewClient(control)
+	defer client.Close()
+	agent, ctx := protocol.NewAgentClient(client), context.Background()
+	if _, err := agent.Setup(ctx, &protocol.SetupRequest{Entropy: make([]byte, 64), Share: share}); err != nil {
+		return err
+	}
+	streams := &protocol.Streams{Stdin: 1, Stdout: 2, Stderr: 3}
+	for _, number := range []uint32{streams.Stdin, streams.Stdout, streams.Stderr} {
+		stream, err := open(number)
+		if err != nil {
+			return err
+		}
+		defer stream.Close()
+		go io.Copy(io.Discard, stream)
+	}
+	spec, err := json.Marshal(rehearsalSpec())
+	if err != nil {
+		return err
+	}
+	const id = "rehearsal"
+	if _, err := agent.Create(ctx, &protocol.CreateRequest{ContainerId: id, Spec: spec, Streams: streams}); err != nil {
+		return err
+	}
+	if _, err := agent.Start(ctx, &protocol.StartRequest{ContainerId: id}); err != nil {
+		return err
+	}
+	if _, err := agent.Wait(ctx, &protocol.WaitRequest{ContainerId: id}); err != nil {
+		return err
+	}
+	_, err = agent.Delete(ctx, &protocol.DeleteRequest{ContainerId: id})
+	return err
+}
+
+// rehearsalSpec is a container as engines make them, on the only root file system that there is.
+func rehearsalSpec() *specs.Spec {
+	mount := func(kind, target string, options ...string) specs.Mount {
+		return specs.Mount{Type: kind, Source: kind, Destination: target, Options: options}
+	}
+	capabilities := []string{"CAP_CHOWN", "CAP_KILL", "CAP_NET_BIND_SERVICE"}
+	pids := int64(64)
+	return &specs.Spec{
+		Version: "1.0.2",
+		Root:    &specs.Root{Path: "/", Readonly: true},
+		Process: &specs.Process{
+			Args: []string{"/bin/crun", "--version"}, Cwd: "/", Env: []string{"PATH=/bin"}, NoNewPrivileges: true,
+			Capabilities: &specs.LinuxCapabilities{Bounding: capabilities, Effective: capabilities, Permitted: capabilities},
+			Rlimits:      []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: 1024, Soft: 1024}},
+		},
+		Hostname: "rehearsal",
+		Mounts: []specs.Mount{
+			mount("proc", "/proc"),
+			mount("tmpfs", "/dev", "nosuid", "mode=755", "size=65536k"),
+			mount("devpts", "/dev/pts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+			mount("tmpfs", "/dev/shm", "nosuid", "noexec", "nodev", "mode=1777", "size=65536k"),
+			mount("mqueue", "/dev/mqueue", "nosuid", "noexec", "nodev"),
+			mount("sysfs", "/sys", "nosuid", "noexec", "nodev", "ro"),
+			mount("cgroup", "/sys/fs/cgroup", "nosuid", "noexec", "nodev", "relatime", "ro"),
+		},
+		Linux: &specs.Linux{
+			CgroupsPath: "/hyper/rehearsal",
+			Resources: &specs.LinuxResources{
+				Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}},
+				Pids:    &specs.LinuxPids{Limit: &pids},
+			},
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
+				{Type: specs.MountNamespace}, {Type: specs.CgroupNamespace},
+			},
+			MaskedPaths:   []string{"/proc/kcore", "/proc/keys", "/sys/firmware"},
+			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+		},
+	}
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+)
+
+// timeline prints each record as a line with the milliseconds since the command began.
+type timeline struct {
+	out   io.Writer
+	begin time.Time
+}
+
+func newTimeline(out io.Writer) timeline { return timeline{out, time.Now()} }
+
+func (timeline) Enabled(context.Context, slog.Level) bool { return true }
+
+func (t timeline) Handle(_ context.Context, r slog.Record) error {
+	line := fmt.Sprintf("%7.1f ms  %s", float64(r.Time.Sub(t.begin).Microseconds())/1000, r.Message)
+	r.Attrs(func(a slog.Attr) bool {
+		line += fmt.Sprintf(" %s=%q", a.Key, a.Value)
+		return true
+	})
+	_, err := fmt.Fprintln(t.out, line)
+	return err
+}
+
+// WithAttrs and WithGroup make it a slog.Handler; nobody calls them here.
+func (t timeline) WithAttrs([]slog.Attr) slog.Handler { return t }
+func (t timeline) WithGroup(string) slog.Handler      { return t }
