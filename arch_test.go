@@ -45,7 +45,7 @@ var rooms = map[string][]string{
 	"guest":         {},
 	"guest/mkguest": {"guest"},
 
-	"tests/bench":   {"agent/client", "config", "hypervisor", "tests/harness"},
+	"tests/bench":   {"agent/client", "agent/protocol", "config", "hypervisor", "resource", "tests/harness"},
 	"tests/harness": {},
 }
 

@@ -96,10 +96,7 @@ func checkGlobals(ctx context.Context, cmd *cli.Command) (context.Context, error
 	if f := cmd.String("log-format"); f != "text" && f != "json" {
 		return ctx, fmt.Errorf("invalid log format %q: text or json", f)
 	}
-	slog.SetDefault(slog.New(slog.DiscardHandler))
-	if cmd.Bool("debug") {
-		slog.SetDefault(slog.New(newTimeline(os.Stderr)))
-	}
+	slog.SetDefault(slog.New(newTimeline(os.Stderr, cmd.Bool("debug"))))
 	return ctx, nil
 }
 

@@ -82,7 +82,8 @@ func listTemplates(_ context.Context, cmd *cli.Command) error {
 
 func age(t time.Time) string { return time.Since(t).Round(time.Second).String() }
 
-func removeTemplates(_ context.Context, cmd *cli.Command) error {
+// removeTemplates removes what can be removed, and says of the rest why it stays.
+func removeTemplates(_ context.Context, cmd *cli.Command) (failed error) {
 	cfg, err := config.Load(cmd.String("config"))
 	if err != nil {
 		return err
@@ -101,9 +102,7 @@ func removeTemplates(_ context.Context, cmd *cli.Command) error {
 		return errors.New("template remove: a key, or --all")
 	}
 	for _, key := range keys {
-		if err := templates.Remove(key); err != nil {
-			return err
-		}
+		failed = errors.Join(failed, templates.Remove(key))
 	}
-	return nil
+	return failed
 }

@@ -8,18 +8,24 @@ import (
 	"time"
 )
 
-// timeline prints each record as a line with the milliseconds since the command began.
+// timeline prints warnings, and with --debug each stage with the milliseconds since the command began.
 type timeline struct {
 	out   io.Writer
 	begin time.Time
+	debug bool
 }
 
-func newTimeline(out io.Writer) timeline { return timeline{out, time.Now()} }
+func newTimeline(out io.Writer, debug bool) timeline { return timeline{out, time.Now(), debug} }
 
-func (timeline) Enabled(context.Context, slog.Level) bool { return true }
+func (t timeline) Enabled(_ context.Context, level slog.Level) bool {
+	return t.debug || level >= slog.LevelWarn
+}
 
 func (t timeline) Handle(_ context.Context, r slog.Record) error {
-	line := fmt.Sprintf("%7.1f ms  %s", float64(r.Time.Sub(t.begin).Microseconds())/1000, r.Message)
+	line := "hyper: warning: " + r.Message
+	if t.debug {
+		line = fmt.Sprintf("%7.1f ms  %s", float64(r.Time.Sub(t.begin).Microseconds())/1000, r.Message)
+	}
 	r.Attrs(func(a slog.Attr) bool {
 		line += fmt.Sprintf(" %s=%q", a.Key, a.Value)
 		return true

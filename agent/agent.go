@@ -67,11 +67,8 @@ func New(config Config) *Agent {
 	}
 }
 
-// Serve answers handshakes on the port, then serves the session. It returns when the session has ended, with the reason.
+// Serve serves the session that AwaitSession has seen begin. It returns when the session has ended, with the reason.
 func (a *Agent) Serve(port io.ReadWriteCloser) error {
-	if err := answerHandshakes(port); err != nil {
-		return fmt.Errorf("handshake: %w", err)
-	}
 	session, err := yamux.Server(port, protocol.Mux())
 	if err != nil {
 		return fmt.Errorf("start session: %w", err)

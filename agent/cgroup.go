@@ -15,27 +15,24 @@ import (
 // containersCgroup is the parent of every container's cgroup. The agent itself and the runtime stay in the root.
 const containersCgroup = "hyper"
 
-// prepareCgroups makes the cgroup for containers, with every controller that the kernel has. It returns their names.
-func prepareCgroups(root string) ([]string, error) {
+// prepareCgroups makes the cgroup for containers, with every controller that the kernel has.
+func prepareCgroups(root string) error {
 	text, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
 	if err != nil {
-		return nil, fmt.Errorf("read controllers: %w", err)
+		return fmt.Errorf("read controllers: %w", err)
 	}
 	controllers := strings.Fields(string(text))
 	parent := filepath.Join(root, containersCgroup)
 	if err := os.Mkdir(parent, 0o755); err != nil {
-		return nil, fmt.Errorf("make cgroup: %w", err)
+		return fmt.Errorf("make cgroup: %w", err)
 	}
 	all := "+" + strings.Join(controllers, " +")
 	for _, dir := range []string{root, parent} {
-		if len(controllers) == 0 {
-			break
-		}
 		if err := writeControl(filepath.Join(dir, "cgroup.subtree_control"), all); err != nil {
-			return nil, fmt.Errorf("enable controllers: %w", err)
+			return fmt.Errorf("enable controllers: %w", err)
 		}
 	}
-	return controllers, nil
+	return nil
 }
 
 // writeControl writes a value to a control file that exists.

@@ -156,6 +156,19 @@ func (a *Agent) container(id string) (*container, error) {
 	return nil, errNoContainer
 }
 
+// hold returns a created container that stays one until release is called, in which no other call that holds it runs.
+func (a *Agent) hold(id string) (c *container, release func(), err error) {
+	if c, err = a.container(id); err != nil {
+		return nil, nil, err
+	}
+	c.life.Lock()
+	if c.deleted {
+		c.life.Unlock()
+		return nil, nil, errNoContainer
+	}
+	return c, c.life.Unlock, nil
+}
+
 // process returns the container's init, or one of its exec processes.
 func (a *Agent) process(id, exec string) (*container, *process, error) {
 	c, err := a.container(id)
@@ -211,12 +224,11 @@ func (c *container) setExec(exec string, p *process) bool {
 
 // Start implements protocol.AgentService.
 func (a *Agent) Start(ctx context.Context, r *protocol.StartRequest) (*protocol.StartResponse, error) {
-	c, err := a.container(r.ContainerId)
+	c, release, err := a.hold(r.ContainerId)
 	if err != nil {
 		return nil, err
 	}
-	c.life.Lock()
-	defer c.life.Unlock()
+	defer release()
 	if c.init.hasExited() {
 		return nil, status.Error(codes.FailedPrecondition, "cannot start a container that has stopped")
 	}
@@ -268,12 +280,11 @@ func (a *Agent) Resume(ctx context.Context, r *protocol.ResumeRequest) (*protoco
 }
 
 func (a *Agent) setPaused(ctx context.Context, id string, pause bool) error {
-	c, err := a.container(id)
+	c, release, err := a.hold(id)
 	if err != nil {
 		return err
 	}
-	c.life.Lock()
-	defer c.life.Unlock()
+	defer release()
 	verb := "resume"
 	switch {
 	case c.init.hasExited():
@@ -296,12 +307,11 @@ func (a *Agent) setPaused(ctx context.Context, id string, pause bool) error {
 
 // Update implements protocol.AgentService.
 func (a *Agent) Update(ctx context.Context, r *protocol.UpdateRequest) (*protocol.UpdateResponse, error) {
-	c, err := a.container(r.ContainerId)
+	c, release, err := a.hold(r.ContainerId)
 	if err != nil {
 		return nil, err
 	}
-	c.life.Lock()
-	defer c.life.Unlock()
+	defer release()
 	call := a.newCall()
 	defer call.remove()
 	if err := os.WriteFile(call.file("json"), r.Resources, 0o600); err != nil {
@@ -332,53 +342,47 @@ func (a *Agent) Processes(_ context.Context, r *protocol.ProcessesRequest) (*pro
 
 // Delete implements protocol.AgentService.
 func (a *Agent) Delete(ctx context.Context, r *protocol.DeleteRequest) (*protocol.DeleteResponse, error) {
-	c, p, err := a.process(r.ContainerId, r.ExecId)
+	if r.ExecId != "" {
+		return &protocol.DeleteResponse{}, a.deleteExec(r.ContainerId, r.ExecId)
+	}
+	c, release, err := a.hold(r.ContainerId)
 	if err != nil {
 		return nil, err
 	}
-	if r.ExecId != "" {
-		return &protocol.DeleteResponse{}, c.deleteExec(r.ExecId, p)
-	}
-	c.life.Lock()
-	defer c.life.Unlock()
-	c.mu.Lock()
-	deleted := c.deleted
-	c.deleted = true // no exec from here on
-	c.mu.Unlock()
-	if deleted {
-		return nil, errNoContainer
-	}
+	defer release()
 	if err := a.quiet(ctx, "delete", "--force", c.id); err != nil {
-		c.mu.Lock()
-		c.deleted = false
-		c.mu.Unlock()
 		return nil, err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deleted = true // an exec that is under way sees it
 	a.mu.Lock()
 	delete(a.containers, c.id)
 	a.mu.Unlock()
 	c.init.stdio.close()
-	c.mu.Lock()
 	for _, p := range c.execs {
 		if p != nil {
-			a.reaper.signal(p.child, unix.SIGKILL)
+			a.reaper.signal(p.child, unix.SIGKILL) // it may have had no part in the container's pid namespace
 			p.stdio.close()
 		}
 	}
-	c.mu.Unlock()
 	if err := os.RemoveAll(filepath.Join(a.config.Bundles, c.id)); err != nil {
 		return nil, fmt.Errorf("remove bundle: %w", err)
 	}
 	return &protocol.DeleteResponse{}, nil
 }
 
-func (c *container) deleteExec(exec string, p *process) error {
+func (a *Agent) deleteExec(id, exec string) error {
+	c, p, err := a.process(id, exec)
+	if err != nil {
+		return err
+	}
 	if !p.hasExited() {
 		return status.Error(codes.FailedPrecondition, "exec process is still running")
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.execs[exec] != p {
+	if c.deleted || c.execs[exec] != p {
 		return errNoProcess
 	}
 	delete(c.execs, exec)

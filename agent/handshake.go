@@ -7,9 +7,9 @@ import (
 	"github.com/hyper-runtime/hyper/agent/protocol"
 )
 
-// answerHandshakes answers every handshake until the host begins the session, and reads no byte of the session. Other
-// bytes are what an earlier host left behind, before this guest was cloned: they are skipped.
-func answerHandshakes(port io.ReadWriter) error {
+// AwaitSession answers every handshake until the host begins the session, and reads no byte of the session. Other bytes
+// are what an earlier host left behind, before this guest was cloned: they are skipped.
+func AwaitSession(port io.ReadWriter) error {
 	var b [1 + protocol.NonceSize + 1]byte
 	for {
 		if _, err := io.ReadFull(port, b[:1]); err != nil {

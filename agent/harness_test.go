@@ -56,7 +56,11 @@ func serve(text string) error {
 	if err != nil {
 		return err
 	}
-	return agent.New(config).Serve(conn)
+	a := agent.New(config)
+	if err := agent.AwaitSession(conn); err != nil {
+		return err
+	}
+	return a.Serve(conn)
 }
 
 // guest is an agent without a VM.

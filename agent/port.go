@@ -8,21 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// port is a virtio-serial port. It can be opened once only (drivers/char/virtio_console.c), so while the agent has it
-// no container can.
-type port struct {
-	*os.File
-	raw syscall.RawConn
-	met bool // a byte of the host's has come
-}
-
-// openPort waits for the port of this name and opens it.
-func openPort(name string) (*port, error) {
+// openPort waits for the virtio-serial port of this name and opens it. It can be opened once only (the kernel's
+// drivers/char/virtio_console.c), so while the agent has it no container can.
+func openPort(name string) (*os.File, error) {
 	path, err := awaitPort(name)
 	if err != nil {
 		return nil, fmt.Errorf("find port %s: %w", name, err)
@@ -31,31 +23,36 @@ func openPort(name string) (*port, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	file := os.NewFile(uintptr(fd), path)
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
-	}
-	return &port{File: file, raw: raw}, nil
+	return os.NewFile(uintptr(fd), path), nil
 }
 
-// Read reads from the host. A port without a host reads as ended: before the first byte that means that the host is
-// not there yet.
-func (p *port) Read(b []byte) (int, error) {
-	n, err := p.File.Read(b)
-	for err == io.EOF && !p.met {
+// awaited is a port before the session. A port without a host reads as ended: here that means that no host is there
+// yet, or that the next one is not.
+type awaited struct {
+	*os.File
+}
+
+// Read waits for a host, and reads from it.
+func (p awaited) Read(b []byte) (int, error) {
+	for {
+		n, err := p.File.Read(b)
+		if err != io.EOF {
+			return n, err
+		}
+		raw, err := p.SyscallConn()
+		if err != nil {
+			return 0, err
+		}
 		// The callback is called again after each event of the port.
-		err = p.raw.Read(func(fd uintptr) bool {
+		err = raw.Read(func(fd uintptr) bool {
 			poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 			_, perr := unix.Poll(poll, 0)
 			return perr == nil && poll[0].Revents&unix.POLLHUP == 0
 		})
-		if err == nil {
-			n, err = p.File.Read(b)
+		if err != nil {
+			return 0, err
 		}
 	}
-	p.met = p.met || n > 0
-	return n, err
 }
 
 // awaitPort returns the device of the port as soon as the kernel has it under this name.

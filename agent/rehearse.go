@@ -48,17 +48,6 @@ func (a *Agent) rehearse(share *protocol.Share) error {
 
 // play is the host's part.
 func play(conn io.ReadWriteCloser, share *protocol.Share) error {
-	hello := make([]byte, 1+protocol.NonceSize)
-	hello[0] = protocol.Hello
-	if _, err := conn.Write(hello); err != nil {
-		return err
-	}
-	if _, err := io.ReadFull(conn, make([]byte, len(hello)+1)); err != nil {
-		return err
-	}
-	if _, err := conn.Write([]byte{protocol.Begin}); err != nil {
-		return err
-	}
 	session, err := yamux.Client(conn, protocol.Mux())
 	if err != nil {
 		return err

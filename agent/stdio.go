@@ -96,7 +96,8 @@ func (s *stdio) copy(from *streams) {
 	}
 	for i, number := range []uint32{s.numbers.GetStdout(), s.numbers.GetStderr()} {
 		out := s.outputs[i]
-		if out == nil {
+		if out == nil { // a terminal has no stderr
+			from.drop(number)
 			continue
 		}
 		go func() {

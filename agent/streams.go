@@ -36,12 +36,16 @@ func (s *streams) slot(number uint32) *slot {
 func (s *streams) arrive(number uint32, conn net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.unclaimed == maxUnclaimed {
+		conn.Close()
+		return
+	}
 	slot := s.slot(number)
 	switch {
 	case slot.dropped:
 		delete(s.slots, number)
 		conn.Close()
-	case slot.conn != nil || s.unclaimed == maxUnclaimed:
+	case slot.conn != nil:
 		conn.Close()
 	default:
 		slot.conn = conn

@@ -17,6 +17,7 @@ import (
 
 func TestMain(m *testing.M) {
 	hypervisortest.Main(nil)
+	playTemplateProcess()
 	os.Exit(m.Run())
 }
 

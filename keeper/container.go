@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"syscall"
@@ -193,7 +194,7 @@ func (c *Container) end(ctx context.Context) error {
 }
 
 // Delete removes a stopped or created container, also one whose create was killed; force kills it first, whatever it does. Then it runs the poststop
-// hooks, whose failure does not stop it.
+// hooks; one that fails is warned of (runtime-spec, runtime.md, Lifecycle).
 func (c *Container) Delete(ctx context.Context, force bool) error {
 	unlock, err := c.dir.Lock()
 	if err != nil {
@@ -224,7 +225,12 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 	if err := c.dir.Remove(); err != nil {
 		return err
 	}
-	return c.runHooks(ctx, "poststop", hooks.Poststop, specs.StateStopped)
+	for _, hook := range hooks.Poststop {
+		if err := c.runHooks(ctx, "poststop", []specs.Hook{hook}, specs.StateStopped); err != nil {
+			slog.Warn("the container is deleted all the same", "error", err)
+		}
+	}
+	return nil
 }
 
 // wait returns the container's status, in the process that created it.

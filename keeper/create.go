@@ -137,7 +137,7 @@ func Create(ctx context.Context, o CreateOptions) (c *Container, err error) {
 	}
 	c.relayed = relay(dir, 0)
 	if err := wantTemplate(o.Config, size); err != nil {
-		return nil, err
+		slog.Warn("no template can be made", "error", err) // the next one has to boot, too
 	}
 	if o.PidFile != "" {
 		if err := writePidFile(o.PidFile, k.pid()); err != nil {

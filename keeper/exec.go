@@ -163,6 +163,9 @@ func (j *joining) openTerminal(socket string) error {
 	if err != nil {
 		return err
 	}
+	for _, f := range j.stdio {
+		f.Close() // nothing of the caller's stays open here: it waits for the end of its pipes
+	}
 	j.stdio, j.terminal = []*os.File{slave, slave}, slave
 	return nil
 }

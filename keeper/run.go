@@ -40,7 +40,10 @@ func Run(ctx context.Context, o CreateOptions, detach, keep bool) (status int, e
 	if err != nil || keep {
 		return status, err
 	}
-	return status, c.Delete(context.Background(), false)
+	if err := c.Delete(context.Background(), false); !errors.Is(err, store.ErrNotExist) {
+		return status, err
+	}
+	return status, nil // somebody else has deleted it
 }
 
 // attach passes our signals on to the container from now on, and makes our terminal raw where it is the container's.

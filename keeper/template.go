@@ -55,11 +55,12 @@ func wantTemplate(cfg config.Config, size resource.VM) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start template maker: %w", err)
 	}
+	go cmd.Wait() // if we live as long
 	// It fits into the pipe: nobody waits here.
 	if err := json.NewEncoder(w).Encode(request); err != nil {
 		return fmt.Errorf("start template maker: %w", err)
 	}
-	return cmd.Process.Release()
+	return nil
 }
 
 func newMakerRequest(cfg config.Config, size resource.VM) (makerRequest, error) {

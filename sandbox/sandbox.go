@@ -74,34 +74,41 @@ func Launch(o Options) (*Sandbox, error) {
 
 // start brings up a VM with an agent that is set up: a clone of the machine's template if there is one, else by a boot.
 func start(ctx context.Context, o Options) (*hypervisor.VM, *client.Client, error) {
-	if o.Templates != nil {
-		vm, agent, err := clone(ctx, o)
-		if err == nil {
+	if o.Templates == nil {
+		return run(ctx, o, nil)
+	}
+	template, err := o.Templates.Use(o.Machine)
+	if err == nil {
+		var vm *hypervisor.VM
+		var agent *client.Client
+		if vm, agent, err = clone(ctx, o, template); err == nil {
 			return vm, agent, nil
 		}
-		if !errors.Is(err, hypervisor.ErrNoTemplate) {
-			o.Log.Warn("the template is of no use, booting instead", "error", err)
+	}
+	if !errors.Is(err, hypervisor.ErrNoTemplate) {
+		o.Log.Warn("the template is of no use, booting instead", "error", err)
+	}
+	vm, agent, err := run(ctx, o, nil)
+	if err == nil && template != nil { // so it is the template's fault
+		if err := template.Discard(); err != nil {
+			o.Log.Warn("the template stays", "error", err)
 		}
 	}
-	return run(ctx, o, nil)
+	return vm, agent, err
 }
 
-// cloneTimeout is a hang guard for clones, which answer in a fraction of a second: beyond it, a boot is tried.
-const cloneTimeout = 20 * time.Second
-
-// clone brings up a clone. A template that cannot be cloned is removed, so that a new one is made.
-func clone(ctx context.Context, o Options) (*hypervisor.VM, *client.Client, error) {
-	template, err := o.Templates.Use(o.Machine)
-	if err != nil {
-		return nil, nil, err
-	}
-	// It stays in use, and so is not removed, until this process ends.
-	ctx, stop := context.WithTimeout(ctx, cloneTimeout)
+// clone brings up a clone. The template stays in use, and so is not removed, until the VM has ended.
+func clone(ctx context.Context, o Options, template *hypervisor.Template) (*hypervisor.VM, *client.Client, error) {
+	ctx, stop := context.WithTimeout(ctx, o.BootTimeout/2) // a hang guard, which leaves time for a boot
 	defer stop()
 	vm, agent, err := run(ctx, o, template)
 	if err != nil {
-		return nil, nil, errors.Join(err, template.Discard())
+		return nil, nil, errors.Join(err, template.Close())
 	}
+	go func() {
+		<-vm.Done()
+		template.Close()
+	}()
 	return vm, agent, nil
 }
 

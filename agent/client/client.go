@@ -110,6 +110,9 @@ type Stream struct {
 // Stream opens the stream of this number. Numbers are the caller's choice, are used once in a session, are not 0, and
 // are named to the agent in CreateRequest or ExecRequest, before or after this call.
 func (c *Client) Stream(ctx context.Context, number uint32) (*Stream, error) {
+	if err := c.Err(); err != nil {
+		return nil, fmt.Errorf("open stream %d: %w", number, err)
+	}
 	type result struct {
 		conn *yamux.Stream
 		err  error

@@ -17,6 +17,9 @@ const (
 	Begin     = 'S'           // host: the session starts with the next byte
 )
 
+// ShareTag is the mount tag of the host's 9p share.
+const ShareTag = "share"
+
 // ShareOptions are the mount options of a 9p share (Linux Documentation/filesystems/9p.rst).
 const ShareOptions = "trans=virtio,version=9p2000.L,msize=512000,cache=mmap"
 

@@ -39,6 +39,8 @@ func Contract(t *testing.T, machine hypervisor.Machine) {
 	t.Run("QEMU refuses the share", c.refusedShare)
 	t.Run("cancelled launch", c.cancelledLaunch)
 	t.Run("nasty names", c.nastyNames)
+	t.Run("template", c.template)
+	t.Run("damaged template", c.damagedTemplate)
 }
 
 type contract struct{ machine hypervisor.Machine }

@@ -27,6 +27,7 @@ const (
 	DyingInCommand Mode = "dying-in-command" // ends in the middle of its first answer
 	Hanging        Mode = "hanging"          // never greets
 	Stalling       Mode = "stalling"         // starts the guest, and answers nothing after that
+	NeverSaving    Mode = "never-saving"     // begins to save its state, and does not come to an end
 )
 
 const prefix = "fake-qemu-"
@@ -67,8 +68,8 @@ type fake struct {
 	qmp, port, console     net.Conn
 	kernel                 string
 	powered                sync.Once
-	mu                     sync.Mutex // guards writing to qmp, and status
-	status                 string
+	mu                     sync.Mutex // guards writing to qmp, status and migration
+	status, migration      string
 	negotiated, hasStarted bool
 }
 
@@ -87,13 +88,14 @@ func (f *fake) run(args []string) error {
 	lines := bufio.NewScanner(f.qmp)
 	for lines.Scan() {
 		var c struct {
-			Execute string
-			ID      json.RawMessage
+			Execute   string
+			ID        json.RawMessage
+			Arguments struct{ URI string }
 		}
 		if err := json.Unmarshal(lines.Bytes(), &c); err != nil {
 			return err
 		}
-		f.answer(c.Execute, c.ID)
+		f.answer(c.Execute, c.Arguments.URI, c.ID)
 	}
 	select {} // as the real one: it goes on without its monitor
 }
@@ -109,6 +111,10 @@ func (f *fake) parse(args []string) error {
 			}
 		case "-kernel":
 			f.kernel = value
+		case "-object":
+			if err := makeMemory(value); err != nil {
+				return err
+			}
 		case "-fsdev":
 			if err := checkShare(value); err != nil {
 				return err
@@ -141,19 +147,24 @@ func (f *fake) parse(args []string) error {
 	return nil
 }
 
-// checkShare looks for the share's directory, as QEMU does. In an option list ",," is a comma.
+// checkShare looks for the share's directory, as QEMU does.
 func checkShare(value string) error {
-	const comma = "\x00"
-	for _, pair := range strings.Split(strings.ReplaceAll(value, ",,", comma), ",") {
-		if path, ok := strings.CutPrefix(pair, "path="); ok {
-			_, err := os.Stat(strings.ReplaceAll(path, comma, ","))
-			return err
-		}
-	}
-	return fmt.Errorf("fsdev %s: no path", value)
+	_, err := os.Stat(property(value, "path"))
+	return err
 }
 
-func (f *fake) answer(command string, id json.RawMessage) {
+// property returns the value of that name in an option list, where ",," is a comma; empty if there is none.
+func property(list, name string) string {
+	const comma = "\x00"
+	for _, pair := range strings.Split(strings.ReplaceAll(list, ",,", comma), ",") {
+		if value, ok := strings.CutPrefix(pair, name+"="); ok {
+			return strings.ReplaceAll(value, comma, ",")
+		}
+	}
+	return ""
+}
+
+func (f *fake) answer(command, uri string, id json.RawMessage) {
 	done := func() { f.say(`{"return": {}, "id": %s}`, id) }
 	refuse := func(class, text string, args ...any) {
 		f.say(`{"error": {"class": %q, "desc": %q}, "id": %s}`, class, fmt.Sprintf(text, args...), id)
@@ -189,6 +200,19 @@ func (f *fake) answer(command string, id json.RawMessage) {
 		f.enter("running", "RESUME")
 		done()
 		f.powered.Do(f.powerOn)
+	case command == "migrate-set-capabilities":
+		done()
+	case command == "migrate":
+		done()
+		go f.save(uri)
+	case command == "query-migrate":
+		f.mu.Lock()
+		status := f.migration
+		f.mu.Unlock()
+		f.say(`{"return": {"status": %q}, "id": %s}`, status, id)
+	case command == "migrate-incoming":
+		done()
+		go f.load(uri)
 	case command == "quit":
 		done()
 		f.shutdown("host-qmp-quit", false)
