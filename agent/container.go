@@ -109,7 +109,11 @@ func (a *Agent) create(ctx context.Context, c *container, r *protocol.CreateRequ
 			os.RemoveAll(bundle)
 		}
 	}()
-	if err := os.WriteFile(filepath.Join(bundle, "config.json"), r.Spec, 0o600); err != nil {
+	config, err := withHomeInSpec(r.Spec)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(bundle, "config.json"), config, 0o600); err != nil {
 		return nil, fmt.Errorf("write spec: %w", err)
 	}
 	if err := a.mountShm(r.Shm); err != nil {

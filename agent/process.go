@@ -81,7 +81,11 @@ func (a *Agent) Exec(ctx context.Context, r *protocol.ExecRequest) (*protocol.Ex
 func (a *Agent) exec(ctx context.Context, c *container, r *protocol.ExecRequest, terminal bool, arg0 string) (*process, error) {
 	call := a.newCall()
 	defer call.remove()
-	if err := os.WriteFile(call.file("json"), r.Process, 0o600); err != nil {
+	raw, err := withHome(r.Process, fmt.Sprintf("/proc/%d/root", c.init.pid))
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(call.file("json"), raw, 0o600); err != nil {
 		return nil, fmt.Errorf("write process: %w", err)
 	}
 	io, err := openStdio(r.Streams, terminal)

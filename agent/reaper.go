@@ -89,8 +89,8 @@ func (r *reaper) expect() func() {
 	}
 }
 
-// claim registers a process that a runtime call under expect has left behind.
-func (r *reaper) claim(pid int) *child {
+// claim registers a process that a runtime call under expect has left behind. ECHILD: there is none of this pid.
+func (r *reaper) claim(pid int) (*child, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := &child{pid: pid, done: make(chan struct{})}
@@ -98,10 +98,13 @@ func (r *reaper) claim(pid int) *child {
 		delete(r.orphans, pid)
 		c.status = status
 		close(c.done)
-	} else {
-		r.waiting[pid] = c
+		return c, nil
 	}
-	return c
+	if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err != nil {
+		return nil, err
+	}
+	r.waiting[pid] = c
+	return c, nil
 }
 
 // signal sends a signal to a child, or returns ESRCH when it was reaped. The pid cannot be another's: it is free for

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"os"
@@ -30,7 +31,7 @@ func TestReaper(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range 100 {
 			all.Go(func() {
-				c := startShell(t, r, nil, fmt.Sprint("exit ", i))
+				c := startShell(t, r, os.Stdin, os.Stderr, fmt.Sprint("exit ", i))
 				<-c.done
 				if c.status.ExitStatus() != i {
 					t.Errorf("child %d: status %#x", i, c.status)
@@ -40,36 +41,47 @@ func TestReaper(t *testing.T) {
 		all.Wait()
 	})
 	t.Run("orphans", func(t *testing.T) {
-		for range 50 {
+		for i := range 50 {
 			forget := r.expect()
-			read, write, err := os.Pipe()
+			in, release := openPipe(t)
+			read, out := openPipe(t)
+			parent := startShell(t, r, in, out, "exec 3<&0; (read x <&3; exit 7) & echo $!")
+			in.Close()
+			out.Close()
+			text, err := bufio.NewReader(read).ReadString('\n')
 			if err != nil {
 				t.Fatal(err)
 			}
-			parent := startShell(t, r, write, "(exit 7) & echo $!")
-			write.Close()
-			text, err := io.ReadAll(read)
+			pid, err := strconv.Atoi(strings.TrimSpace(text))
 			if err != nil {
 				t.Fatal(err)
 			}
 			<-parent.done
-			pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+			if i%2 == 0 { // it is dead, or nearly, before anyone asks for it
+				release.Close()
+				io.Copy(io.Discard, read)
+			}
+			orphan, err := r.claim(pid)
 			if err != nil {
 				t.Fatal(err)
 			}
-			orphan := r.claim(pid)
+			release.Close()
 			<-orphan.done
 			if orphan.status.ExitStatus() != 7 {
 				t.Errorf("status %#x", orphan.status)
 			}
 			forget()
+			read.Close()
 		}
 		if len(r.orphans) != 0 || len(r.waiting) != 0 {
 			t.Errorf("left: %v, %v", r.orphans, r.waiting)
 		}
+		if _, err := r.claim(4000000); err != unix.ECHILD {
+			t.Errorf("claim nobody: %v", err)
+		}
 	})
 	t.Run("signals", func(t *testing.T) {
-		c := startShell(t, r, nil, "while :; do sleep 1; done")
+		c := startShell(t, r, os.Stdin, os.Stderr, "while :; do sleep 1; done")
 		if err := r.signal(c, unix.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
@@ -83,14 +95,19 @@ func TestReaper(t *testing.T) {
 	})
 }
 
-func startShell(t *testing.T, r *reaper, stdout *os.File, script string) *child {
+func openPipe(t *testing.T) (read, write *os.File) {
 	t.Helper()
-	out := uintptr(2)
-	if stdout != nil {
-		out = stdout.Fd()
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
 	}
+	return read, write
+}
+
+func startShell(t *testing.T, r *reaper, stdin, stdout *os.File, script string) *child {
+	t.Helper()
 	c, err := r.start(func() (int, error) {
-		return syscall.ForkExec("/bin/sh", []string{"sh", "-c", script}, &syscall.ProcAttr{Files: []uintptr{0, out, 2}})
+		return syscall.ForkExec("/bin/sh", []string{"sh", "-c", script}, &syscall.ProcAttr{Files: []uintptr{stdin.Fd(), stdout.Fd(), 2}})
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -133,7 +133,10 @@ func (c call) spawn(ctx context.Context, io *stdio, terminal bool, arg0 string, 
 	if err != nil {
 		return spawned{}, fmt.Errorf("read pid file: %w", err)
 	}
-	process := c.agent.reaper.claim(pid)
+	process, err := c.agent.reaper.claim(pid)
+	if err != nil {
+		return spawned{}, fmt.Errorf("process %d of the runtime: %w", pid, err)
+	}
 	if terminal {
 		master, err := acceptConsole(console)
 		if err != nil {

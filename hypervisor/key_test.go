@@ -118,8 +118,20 @@ func TestKeyOfEachFile(t *testing.T) {
 			os.Chtimes(path+".new", old.ModTime(), old.ModTime()), os.Rename(path+".new", path)); err != nil {
 			t.Fatal(err)
 		}
-		if mustKey(t, m) == written {
+		replaced := mustKey(t, m)
+		if replaced == written {
 			t.Errorf("%s was replaced", path)
+		}
+		// A link leads to what is behind it.
+		if err := errors.Join(os.Rename(path, path+".target"), os.Symlink(path+".target", path)); err != nil {
+			t.Fatal(err)
+		}
+		linked := mustKey(t, m)
+		if err := errors.Join(os.WriteFile(path+".new", nil, 0o700), os.Rename(path+".new", path+".target")); err != nil {
+			t.Fatal(err)
+		}
+		if mustKey(t, m) == linked {
+			t.Errorf("what the link %s leads to was replaced", path)
 		}
 	}
 	// A file's name can stay, and mean another.

@@ -39,11 +39,7 @@ func mustMake(t *testing.T, all hypervisor.Templates, m hypervisor.Machine) (key
 	if err := all.Make(t.Context(), m, atOnce); err != nil {
 		t.Fatal(err)
 	}
-	key, err := m.Key()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
+	return mustKey(t, m)
 }
 
 func mustUse(t *testing.T, all hypervisor.Templates, m hypervisor.Machine) *hypervisor.Template {
@@ -99,7 +95,11 @@ func TestTemplateLife(t *testing.T) {
 	}
 	expectKeys(t, all)
 	expectWants(t, all, m, true)
-	key := mustMake(t, all, m)
+	var made *hypervisor.VM
+	if err := all.Make(t.Context(), m, func(_ context.Context, vm *hypervisor.VM) error { made = vm; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	key := mustKey(t, m)
 	expectWants(t, all, m, false)
 	list, err := all.List()
 	if err != nil || len(list) != 1 {
@@ -109,6 +109,9 @@ func TestTemplateLife(t *testing.T) {
 	if info.Key != key || info.Machine != m || info.Bytes != 1<<20 || info.Hits != 0 || !info.Used.IsZero() ||
 		info.Created.Before(begin) || info.Created.After(time.Now()) {
 		t.Errorf("%+v", info)
+	}
+	if made.ID().Alive() {
+		t.Error("the QEMU that made it lives on")
 	}
 	one, two := mustUse(t, all, m), mustUse(t, all, m)
 	list, err = all.List()
@@ -406,7 +409,7 @@ func TestKilledMakerDoesNoHarm(t *testing.T) {
 func TestHalfMadeIsNeverUsed(t *testing.T) {
 	all, m := templates(t)
 	key := mustMake(t, all, m)
-	for _, name := range []string{".making-123", ".gone-" + key} {
+	for _, name := range []string{".making-123", ".gone-" + key, ".gone-" + strings.Repeat("0", 24)} {
 		if err := os.Rename(filepath.Join(all.Dir, key), filepath.Join(all.Dir, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -492,7 +495,9 @@ func TestCancelledMaker(t *testing.T) {
 
 // The time limit ends a maker wherever its QEMU hangs.
 func TestHangingMaker(t *testing.T) {
-	for _, mode := range []hypervisortest.Mode{hypervisortest.Hanging, hypervisortest.Stalling, hypervisortest.NeverSaving} {
+	for _, mode := range []hypervisortest.Mode{
+		hypervisortest.Hanging, hypervisortest.Stalling, hypervisortest.NeverConnecting, hypervisortest.NeverSaving,
+	} {
 		all, m := templates(t)
 		m.QEMU = hypervisortest.QEMU(t, mode)
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)

@@ -21,13 +21,14 @@ type Mode string
 
 // The modes of a fake QEMU.
 const (
-	Answering      Mode = "answering"        // as the real one does, as far as the contract goes
-	Refusing       Mode = "refusing"         // answers each command with an error
-	DyingAtStart   Mode = "dying-at-start"   // ends with a message before its greeting
-	DyingInCommand Mode = "dying-in-command" // ends in the middle of its first answer
-	Hanging        Mode = "hanging"          // never greets
-	Stalling       Mode = "stalling"         // starts the guest, and answers nothing after that
-	NeverSaving    Mode = "never-saving"     // begins to save its state, and does not come to an end
+	Answering       Mode = "answering"        // as the real one does, as far as the contract goes
+	Refusing        Mode = "refusing"         // answers each command with an error
+	DyingAtStart    Mode = "dying-at-start"   // ends with a message before its greeting
+	DyingInCommand  Mode = "dying-in-command" // ends in the middle of its first answer
+	Hanging         Mode = "hanging"          // never greets
+	Stalling        Mode = "stalling"         // starts the guest, and answers nothing after that
+	NeverConnecting Mode = "never-connecting" // does not begin to save its state
+	NeverSaving     Mode = "never-saving"     // does not come to an end of it
 )
 
 const prefix = "fake-qemu-"

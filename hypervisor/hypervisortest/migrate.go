@@ -41,6 +41,9 @@ func makeMemory(value string) error {
 
 // save sends the state to "unix:PATH".
 func (f *fake) save(uri string) {
+	if f.mode == NeverConnecting {
+		select {}
+	}
 	conn, err := net.Dial("unix", strings.TrimPrefix(uri, "unix:"))
 	if f.mode == NeverSaving {
 		select {}

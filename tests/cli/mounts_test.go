@@ -111,7 +111,6 @@ func TestKernelMounts(t *testing.T) {
 	b.AddMount(specs.Mount{Destination: "/mnt/small", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "noexec", "size=1m", "mode=1750"}})
 	b.AddMount(specs.Mount{Destination: "/mnt/ro", Type: "tmpfs", Source: "tmpfs", Options: []string{"ro"}})
 	b.AddMount(cgroupMount)
-	b.AddMount(specs.Mount{Destination: "/mnt/shared", Type: "tmpfs", Source: "tmpfs", Options: []string{"rshared"}})
 	b.AddMount(specs.Mount{Destination: "/mnt/slave", Type: "tmpfs", Source: "tmpfs", Options: []string{"private"}})
 	ask(t, h, b, []probe{
 		{"types", "for p in /proc /dev /dev/pts /dev/shm /dev/mqueue /sys; do awk -v p=$p '$2 == p { printf \"%s \", $3 }' /proc/mounts; done",
@@ -124,7 +123,7 @@ func TestKernelMounts(t *testing.T) {
 		{"size of /dev/shm", "df -k /dev/shm | awk 'NR == 2 { print $2 }'; stat -c %a /dev/shm", "65536\n1777"},
 		{"a terminal can be made", "test -c /dev/pts/ptmx && script=1; ls -l /dev/ptmx | sed 's/.*-> //'", "pts/ptmx"},
 		{"cgroup", "test -e /sys/fs/cgroup/cgroup.procs -o -e /sys/fs/cgroup/pids/cgroup.procs && echo there; awk '$3 ~ /^cgroup/ && $4 !~ /^ro,/' /proc/mounts", "there"},
-		{"propagation", "awk '$5 == \"/mnt/shared\" || $5 == \"/mnt/slave\" { print $5, ($7 ~ /^shared/) }' /proc/self/mountinfo", "/mnt/shared 1\n/mnt/slave 0"},
+		{"propagation", "awk '$5 == \"/mnt/slave\" { print $5, ($7 ~ /^shared/) }' /proc/self/mountinfo", "/mnt/slave 0"},
 	})
 }
 
@@ -142,6 +141,10 @@ func TestLinksInRootfs(t *testing.T) {
 		if err := os.Symlink(target, filepath.Join(b.Rootfs, link)); err != nil {
 			t.Fatal(err)
 		}
+	}
+	// The links' targets exist inside too: the guest's crun makes nothing below a link that leads nowhere.
+	if err := os.MkdirAll(filepath.Join(b.Rootfs, canary), 0o755); err != nil {
+		t.Fatal(err)
 	}
 	for _, dir := range []string{"sys", "proc"} { // mount points are made
 		if err := os.Remove(filepath.Join(b.Rootfs, dir)); err != nil {

@@ -120,7 +120,7 @@ func (h *Host) Spawn(cmd *exec.Cmd) *Process {
 // Signal sends a signal to the process.
 func (p *Process) Signal(sig syscall.Signal) {
 	p.h.T.Helper()
-	if err := p.cmd.Process.Signal(sig); err != nil {
+	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		p.h.T.Error(err)
 	}
 }

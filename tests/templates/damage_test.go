@@ -53,7 +53,7 @@ func TestDamagedTemplates(t *testing.T) {
 		damage func() error
 		want   string // in the log
 	}{
-		{"memory cut", func() error { return os.Truncate(in("memory"), 40<<20) }, "its memory is a "},
+		{"memory cut", func() error { return os.Truncate(in("memory"), 40<<20) }, "its memory has 41943040 bytes, not "},
 		{"state cut in half", func() error { return os.Truncate(in("state"), state.Size()/2) }, "load of migration failed"},
 		{"state's header flipped", func() error { return flip("state", 0) }, "load of migration failed"},
 		{"state's version flipped", func() error { return flip("state", 7) }, "load of migration failed"},
