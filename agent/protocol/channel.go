@@ -20,8 +20,11 @@ const (
 // ShareTag is the mount tag of the host's 9p share.
 const ShareTag = "share"
 
-// ShareOptions are the mount options of a 9p share (Linux Documentation/filesystems/9p.rst).
-const ShareOptions = "trans=virtio,version=9p2000.L,msize=512000,cache=mmap"
+// ShareOptions are the mount options of a 9p share (Linux Documentation/filesystems/9p.rst). Every read and write goes
+// to the host at once, so that both sides always see the same bytes; the cache is for mapped files only, which do not
+// work without one. With cache=mmap alone, or more, the guest reads what the host has changed since from its cache as
+// long as it has the file open. access=client gives new files their owners.
+const ShareOptions = "trans=virtio,version=9p2000.L,msize=131072,cache=mmap,directio,access=client"
 
 // Window is how many bytes of one stream may be under way unread, and so the most that either end keeps for a stream.
 const Window = 256 << 10

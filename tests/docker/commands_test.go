@@ -49,8 +49,9 @@ func (e *engine) inTerminal(t *testing.T, args ...string) (*harness.Process, *ha
 	return e.In(t).Spawn(cmd), terminal
 }
 
-// sizes waits for the size that docker sets after the start, then shows each change.
-const sizes = "until stty size 2>/dev/null | grep -q 91; do :; done; trap 'stty size' WINCH; stty size; while :; do read line && echo got=$line && exit 4; done"
+// sizes waits for the size that docker sets after the start, then shows each change. read ends now and then, because a
+// trap that is set off just before it would wait for it.
+const sizes = "until stty size 2>/dev/null | grep -q 91; do :; done; trap 'stty size' WINCH; stty size; while :; do read -t 1 line && echo got=$line && exit 4; done"
 
 func talk(t *testing.T, p *harness.Process, terminal *harness.Terminal) {
 	t.Helper()
