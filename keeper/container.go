@@ -211,6 +211,9 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 	if err := c.end(ctx); err != nil {
 		return err
 	}
+	if len(c.state.Cgroup) == 0 {
+		return c.dir.Remove() // its create was killed before there was anything else
+	}
 	var cgroup resource.Cgroup
 	if err := json.Unmarshal(c.state.Cgroup, &cgroup); err != nil {
 		return fmt.Errorf("decode cgroup: %w", err)

@@ -91,11 +91,12 @@ func Create(ctx context.Context, o CreateOptions) (c *Container, err error) {
 	if err != nil {
 		return nil, err
 	}
-	made.add(cgroup.Remove)
-	if err := cgroup.Create(); err != nil {
+	// Known before it is made: whoever cleans up after us, should we be killed, finds it in the state.
+	if err := begin(dir, o, bundle, cgroup); err != nil {
 		return nil, err
 	}
-	if err := begin(dir, o, bundle, cgroup); err != nil {
+	made.add(cgroup.Remove)
+	if err := cgroup.Create(); err != nil {
 		return nil, err
 	}
 	slog.Debug("the run directory and the cgroup are made")

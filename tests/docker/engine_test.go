@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -21,6 +22,8 @@ func TestMain(m *testing.M) { harness.Main(m) }
 // engine is a containerd and a dockerd with all their directories and sockets in the test's corner, in a network
 // namespace of their own: the bridge and its firewall rules are not the host's, and go when the daemons go.
 type engine struct {
+	volume sync.Once
+
 	*harness.Host
 	t *testing.T
 }

@@ -54,7 +54,10 @@ var runCases = []runCase{
 	{argv: "/no/such/command", want: harness.Result{Code: 127, Stderr: "no such file or directory"}},
 }
 
-func makeVolume(t *testing.T, e *engine) { e.In(t).WriteFile("v/dir/file", "old\n", 0o644) }
+// makeVolume makes the volume once: other cases read it at the same time.
+func makeVolume(t *testing.T, e *engine) {
+	e.volume.Do(func() { e.In(t).WriteFile("v/dir/file", "old\n", 0o644) })
+}
 
 func hasNew(t *testing.T, e *engine) {
 	if got := e.In(t).ReadFile(e.Path("v/dir/new")); got != "new\n" {

@@ -13,8 +13,8 @@ import (
 
 // RuntimeVariable names the environment variable that puts another runtime under test, for example runc: a test that
 // it cannot pass is a test of our habits and not of the runtime's contract. Tests called TestOurs… are ours alone.
-// ConfigVariable names the one that puts another config file, for example of another guest kernel, before the build
-// tree's; with another runtime there is no config unless it is set.
+// ConfigVariable names the one that puts another config file before the build tree's, which is that of the prebuilt
+// kernel; with another runtime there is no config unless it is set.
 const (
 	RuntimeVariable = "HYPER_TEST_RUNTIME"
 	ConfigVariable  = "HYPER_TEST_CONFIG"
@@ -34,7 +34,7 @@ func UnderTest(t testing.TB) Runtime {
 	if path == "" {
 		path = filepath.Join(tree(), "bin/hyper")
 		if config == "" {
-			config = filepath.Join(tree(), "build/config.toml")
+			config = filepath.Join(tree(), "build/debian.toml")
 		}
 	}
 	r := Runtime{Path: path, Config: config}
