@@ -33,7 +33,7 @@ type corner struct {
 func newCorner(t *testing.T, config string, keys map[string]any) *corner {
 	t.Helper()
 	h := harness.New(t)
-	c := &corner{h, filepath.Join("/var/tmp", h.Token)}
+	c := &corner{h, filepath.Join("/var/tmp", h.Token)} // on a disk, as hypervisor.Templates says
 	// A template maker gets nothing of the environment but PATH: so that has the token, by which we know our makers.
 	path := "PATH=" + os.Getenv("PATH") + ":/no/" + h.Token
 	if config == "" {
