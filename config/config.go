@@ -78,8 +78,10 @@ type Config struct {
 	// have a balloon that gives free memory back to the host, which clones of a template cannot have.
 	Template string `toml:"template" default:"\"auto\"" oneof:"auto off"`
 
-	// The directory of the templates, an absolute path. Best on a tmpfs: a clone reads its memory from there.
-	TemplateDir string `toml:"template_dir" default:"\"/dev/shm/hyper\""`
+	// The directory of the templates, an absolute path, on a disk: its pages are shared and can be dropped. On a tmpfs
+	// each page that a clone touches first, also a free one, is allocated once more, counts against the container's
+	// limit on the host, and stays.
+	TemplateDir string `toml:"template_dir" default:"\"/var/cache/hyper/templates\""`
 
 	// MiB that all templates together may take, about 50 each. The least recently used go when it is more.
 	TemplateMaxMiB int `toml:"template_max_mib" default:"1024" min:"64" max:"1048576"`
