@@ -122,11 +122,11 @@ func Create(ctx context.Context, o CreateOptions) (c *Container, err error) {
 	}
 	c.child = k.cmd
 	if h := bundle.Spec.Hooks; h != nil {
-		//nolint:staticcheck // deprecated in the specification, and what docker 20.10 uses
-		if err := errors.Join(
-			c.runHooks(ctx, "prestart", h.Prestart, specs.StateCreating),
-			c.runHooks(ctx, "createRuntime", h.CreateRuntime, specs.StateCreating),
-		); err != nil {
+		//lint:ignore SA1019 deprecated in the specification, and what docker 20.10 uses
+		if err := c.runHooks(ctx, "prestart", h.Prestart, specs.StateCreating); err != nil {
+			return nil, err
+		}
+		if err := c.runHooks(ctx, "createRuntime", h.CreateRuntime, specs.StateCreating); err != nil {
 			return nil, err
 		}
 	}
