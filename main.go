@@ -28,9 +28,6 @@ var (
 	commit  = "unknown"
 )
 
-// defaultRoot is where containers are kept that no engine gave a root of its own.
-const defaultRoot = "/run/hyper"
-
 // exitCode is an error that has a status of its own; without Err nothing is printed.
 type exitCode struct {
 	code int
@@ -70,7 +67,7 @@ func newApp() *cli.Command {
 		Usage:   "run containers, each in a virtual machine of its own",
 		Version: fmt.Sprintf("%s\ncommit: %s\nspec: %s", version, commit, specs.Version),
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "root", Value: defaultRoot, Usage: "directory for the state of containers; should be a tmpfs"},
+			&cli.StringFlag{Name: "root", Value: keeper.DefaultRoot, Usage: "directory for the state of containers; should be a tmpfs"},
 			&cli.StringFlag{Name: "log", Usage: "file that errors are written to, besides stderr"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "format of the log: text or json"},
 			&cli.BoolFlag{Name: "debug", Usage: "say on stderr when each stage was reached"},

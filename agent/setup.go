@@ -3,10 +3,8 @@ package agent
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -45,18 +43,7 @@ func (a *Agent) Setup(_ context.Context, r *protocol.SetupRequest) (*protocol.Se
 			return nil, fmt.Errorf("mount %s share %q with %q: %w", s.Type, s.Tag, s.Options, err)
 		}
 	}
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return nil, fmt.Errorf("uname: %w", err)
-	}
-	controllers, err := os.ReadFile(a.config.Cgroups + "/cgroup.controllers")
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("read controllers: %w", err)
-	}
-	return &protocol.SetupResponse{
-		Kernel:      unix.ByteSliceToString(name.Release[:]),
-		Controllers: strings.Fields(string(controllers)),
-	}, nil
+	return &protocol.SetupResponse{}, nil
 }
 
 // addEntropy credits the bytes to the kernel's pool and makes it reseed at once: this guest may be a clone, and must

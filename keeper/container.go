@@ -22,6 +22,9 @@ import (
 	"github.com/hyper-runtime/hyper/store"
 )
 
+// DefaultRoot is where containers are kept that no engine gave a root of its own.
+const DefaultRoot = store.DefaultRoot
+
 // Container is a verb's hold on a container: what its run directory says, and the way to its keeper.
 type Container struct {
 	root  string

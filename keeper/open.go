@@ -25,7 +25,7 @@ import (
 // Open starts QEMU for the container whose run directory holds config.json and the state that create wrote.
 func (s *session) Open(ctx context.Context, r *api.OpenRequest) (*api.OpenResponse, error) {
 	var cfg config.Config
-	if err := json.Unmarshal([]byte(r.Config), &cfg); err != nil {
+	if err := json.Unmarshal(r.Config, &cfg); err != nil {
 		return nil, fmt.Errorf("decode config: %w", err)
 	}
 	if err := s.load(r); err != nil {

@@ -16,6 +16,16 @@ import (
 // self is the running hyper binary, also when the file was replaced or lies in another mount namespace.
 const self = "/proc/self/exe"
 
+// selfCommand is a hidden verb of our own binary, in a session of its own, with nothing of ours but PATH.
+func selfCommand(args ...string) *exec.Cmd {
+	cmd := exec.Command(self)
+	cmd.Args = append([]string{"hyper"}, args...)
+	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	return cmd
+}
+
 // child is a process of our own binary that we have started and talk to over a socket pair.
 type child struct {
 	cmd  *exec.Cmd
@@ -36,13 +46,10 @@ func spawn(verb, id string, title []string, namespaces oci.HostNamespaces) (*chi
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self)
-	cmd.Args = append([]string{"hyper", verb, id}, title...)
-	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	cmd := selfCommand(append([]string{verb, id}, title...)...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: namespaces.Flags}
+	cmd.SysProcAttr.Cloneflags = namespaces.Flags
 	if err := startIn(cmd, namespaces.Join); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("start %s: %w", verb, err)

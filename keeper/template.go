@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -46,12 +44,8 @@ func wantTemplate(cfg config.Config, size resource.VM) error {
 	}
 	defer r.Close()
 	defer w.Close()
-	cmd := exec.Command(self)
-	cmd.Args = []string{"hyper", TemplateMakerVerb}
-	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	cmd := selfCommand(TemplateMakerVerb)
 	cmd.Stdin = r
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start template maker: %w", err)
 	}

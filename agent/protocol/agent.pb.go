@@ -178,9 +178,6 @@ func (x *Share) GetOptions() string {
 
 type SetupResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kernel        string                 `protobuf:"bytes,1,opt,name=kernel,proto3" json:"kernel,omitempty"`           // uname -r
-	Runtime       string                 `protobuf:"bytes,2,opt,name=runtime,proto3" json:"runtime,omitempty"`         // the OCI runtime's name and version
-	Controllers   []string               `protobuf:"bytes,3,rep,name=controllers,proto3" json:"controllers,omitempty"` // cgroup v2 controllers of the guest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -213,27 +210,6 @@ func (x *SetupResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use SetupResponse.ProtoReflect.Descriptor instead.
 func (*SetupResponse) Descriptor() ([]byte, []int) {
 	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *SetupResponse) GetKernel() string {
-	if x != nil {
-		return x.Kernel
-	}
-	return ""
-}
-
-func (x *SetupResponse) GetRuntime() string {
-	if x != nil {
-		return x.Runtime
-	}
-	return ""
-}
-
-func (x *SetupResponse) GetControllers() []string {
-	if x != nil {
-		return x.Controllers
-	}
-	return nil
 }
 
 // Streams are the numbers of the process's byte streams; 0 means /dev/null.
@@ -1466,11 +1442,8 @@ const file_agent_protocol_agent_proto_rawDesc = "" +
 	"\x05Share\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x10\n" +
 	"\x03tag\x18\x02 \x01(\tR\x03tag\x12\x18\n" +
-	"\aoptions\x18\x03 \x01(\tR\aoptions\"c\n" +
-	"\rSetupResponse\x12\x16\n" +
-	"\x06kernel\x18\x01 \x01(\tR\x06kernel\x12\x18\n" +
-	"\aruntime\x18\x02 \x01(\tR\aruntime\x12 \n" +
-	"\vcontrollers\x18\x03 \x03(\tR\vcontrollers\"O\n" +
+	"\aoptions\x18\x03 \x01(\tR\aoptions\"\x0f\n" +
+	"\rSetupResponse\"O\n" +
 	"\aStreams\x12\x14\n" +
 	"\x05stdin\x18\x01 \x01(\rR\x05stdin\x12\x16\n" +
 	"\x06stdout\x18\x02 \x01(\rR\x06stdout\x12\x16\n" +
