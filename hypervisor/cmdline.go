@@ -12,8 +12,12 @@ type Backends struct {
 	Share string
 	// QMP, Agent and Console are QEMU's descriptors of connected stream sockets.
 	QMP, Agent, Console int
-	// Memory is the file of a template's memory, as an absolute path. Empty means memory of the VM's own.
+	// Tap and VHost are QEMU's descriptors of the NIC's queues: see NIC.
+	Tap, VHost []int
+	// Memory is a file that has the guest's memory, as an absolute path. Empty means memory of the VM's own.
 	Memory string
+	// Shared says that what the guest writes goes to Memory; else it reads the file's pages until it writes them.
+	Shared bool
 	// Role says what the VM has to do with a template.
 	Role Role
 }
@@ -37,6 +41,7 @@ const (
 	shareSlot   = 2
 	rngSlot     = 3
 	balloonSlot = 4
+	nicSlot     = 5
 	portSlot    = 8 // and the following: eight ports in each
 )
 
@@ -70,7 +75,9 @@ func (m Machine) Args(b Backends) []string {
 	case TemplateRole:
 		args = append(args, "-S", "-global", "migration.store-global-state=off")
 	case CloneRole:
-		args = append(args, "-incoming", "defer")
+		// After a migration QEMU, and the guest when told to, announce where the NIC's address is now. A clone's is
+		// nobody's.
+		args = append(args, "-incoming", "defer", "-global", "migration.announce-rounds=0")
 	}
 	args = append(args, "-append", m.kernelArgs(b.Role),
 		"-chardev", socket("qmp", b.QMP),
@@ -86,6 +93,7 @@ func (m Machine) Args(b Backends) []string {
 		"-object", option("rng-builtin", "id", "random"),
 		"-device", virtio("virtio-rng", "rng", rngSlot, "rng", "random"),
 	)
+	args = append(args, m.nic(b)...)
 	if m.Balloon {
 		args = append(args, "-device",
 			virtio("virtio-balloon", "balloon", balloonSlot, "free-page-reporting", "on", "deflate-on-oom", "on"))
@@ -94,23 +102,58 @@ func (m Machine) Args(b Backends) []string {
 		// It is an ACPI device, and virt has ACPI only with a firmware, which a direct kernel boot goes without.
 		args = append(args, "-device", option("vmgenid", "id", "generation", "guid", "auto"))
 	}
+	if m.Arch == AMD64 {
+		// Hot-plug by ACPI: an unplug takes milliseconds. PCI Express' own has the guest wait for five seconds, in case that
+		// somebody presses the slot's button again (PCI Express Base Specification 3.0, 6.7.1.5).
+		args = append(args, "-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on")
+	}
 	for i := range m.Ports {
 		args = append(args, "-device", port(i))
 	}
 	return args
 }
 
-// memory is the backend of the guest's memory. A clone's is private: it sees the template's pages until it writes them.
+// memory is the backend of the guest's memory.
 func (m Machine) memory(b Backends) string {
 	size := strconv.Itoa(m.MemoryMiB) + "M"
-	switch b.Role {
-	case TemplateRole:
-		return option("memory-backend-file", "id", "memory", "size", size, "mem-path", b.Memory, "share", "on")
-	case CloneRole:
-		return option("memory-backend-file", "id", "memory", "size", size, "mem-path", b.Memory, "share", "off")
-	default:
+	if b.Memory == "" {
 		return option("memory-backend-ram", "id", "memory", "size", size)
 	}
+	return option("memory-backend-file", "id", "memory", "size", size, "mem-path", b.Memory, "share", onOff(b.Shared))
+}
+
+// nic is the NIC in its slot.
+func (m Machine) nic(b Backends) []string {
+	var args []string
+	properties := []string{"mac", SlotMAC, "romfile", ""} // nobody boots from it
+	if len(b.Tap) > 0 {
+		args = append(args, "-netdev", tap(b.Tap, b.VHost))
+		properties = append(properties, "netdev", "nic")
+	}
+	if n := m.Queues(); n > 1 {
+		properties = append(properties, "mq", "on", "vectors", strconv.Itoa(vectors(n)))
+	}
+	return append(args, "-device", virtio("virtio-net", "nic", nicSlot, properties...))
+}
+
+// vectors is how many interrupts a NIC with that many queue pairs wants: one for each queue, one for the control
+// queue, one for changes.
+func vectors(queues int) int { return 2*queues + 2 }
+
+// tap is the back end of the NIC.
+func tap(fds, vhost []int) string {
+	list := func(fds []int) string {
+		var names []string
+		for _, fd := range fds {
+			names = append(names, strconv.Itoa(fd))
+		}
+		return strings.Join(names, ":")
+	}
+	options := []string{"id", "nic", "fds", list(fds)}
+	if len(vhost) > 0 {
+		options = append(options, "vhost", "on", "vhostfds", list(vhost))
+	}
+	return option("tap", options...)
 }
 
 func (m Machine) machine() string {
@@ -182,7 +225,7 @@ func virtio(driver, id string, slot int, properties ...string) string {
 // port returns the i-th empty hot-plug port. Eight share a slot, as functions.
 func port(i int) string {
 	properties := []string{
-		"id", fmt.Sprintf("port%d", i), "bus", "pcie.0", "addr", fmt.Sprintf("%02x.%d", portSlot+i/8, i%8),
+		"id", portName(i), "bus", "pcie.0", "addr", fmt.Sprintf("%02x.%d", portSlot+i/8, i%8),
 		"chassis", strconv.Itoa(i + 1), "slot", strconv.Itoa(i + 1),
 	}
 	if i%8 == 0 {
@@ -190,6 +233,8 @@ func port(i int) string {
 	}
 	return option("pcie-root-port", properties...)
 }
+
+func portName(i int) string { return fmt.Sprintf("port%d", i) }
 
 func socket(id string, fd int) string {
 	return option("socket", "id", id, "fd", strconv.Itoa(fd))
@@ -206,6 +251,13 @@ func option(first string, pairs ...string) string {
 		parts = append(parts, pairs[i]+"="+quote(pairs[i+1]))
 	}
 	return strings.Join(parts, ",")
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
 }
 
 func quote(value string) string { return strings.ReplaceAll(value, ",", ",,") }

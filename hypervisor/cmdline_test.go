@@ -16,24 +16,30 @@ func TestArgs(t *testing.T) {
 		QEMU: "/usr/bin/qemu-system-x86_64", VCPUs: 2, MemoryMiB: 256,
 		Kernel: "/usr/share/hyper/vmlinux", Initrd: "/usr/share/hyper/initrd", Ports: 3, Balloon: true,
 	}
-	ends := Backends{Share: "/run/hyper/web1/share", QMP: 3, Agent: 4, Console: 5}
+	ends := Backends{Share: "/run/hyper/web1/share", QMP: 3, Agent: 4, Console: 5, Tap: []int{6, 7}}
 	for _, arch := range []Arch{AMD64, ARM64} {
 		for _, accel := range []Accel{KVM, TCG} {
-			m := plain
+			m, ends := plain, ends
 			m.Arch, m.Accel = arch, accel
+			if accel == KVM {
+				m.VHost, ends.VHost = true, []int{8, 9}
+			}
 			golden(t, string(accel)+"-"+string(arch), m, ends)
 		}
 	}
 	m := plain
-	m.Arch, m.Accel, m.Balloon = AMD64, TCG, false
-	ends.Memory = "/dev/shm/hyper/0123/memory"
-	ends.Role = TemplateRole
+	m.Arch, m.Accel, m.Balloon, m.VCPUs = AMD64, TCG, false, 1
+	ends.Tap = []int{6}
+	ends.Role, ends.Memory, ends.Shared = TemplateRole, "/dev/shm/hyper/0123/memory", true
 	golden(t, "template", m, ends)
-	ends.Role = CloneRole
+	ends.Tap = []int{7}
+	ends.Role, ends.Shared = CloneRole, false
 	golden(t, "clone", m, ends)
+	ends.Memory, ends.Shared = "/proc/self/fd/8", true
+	golden(t, "shared", m, ends)
 	golden(t, "nasty", Machine{
 		Arch: AMD64, Accel: TCG, QEMU: "/opt/q e,mu", Type: "pc-q35-7.2", CPUModel: "qemu64,-la57,+vmx,level=30",
-		VCPUs: 1, MemoryMiB: 64, Kernel: `/k,ernel=a "b" 'c'`, Initrd: `-initrd,readonly=on`,
+		VCPUs: 100, MemoryMiB: 64, Kernel: `/k,ernel=a "b" 'c'`, Initrd: `-initrd,readonly=on`,
 		KernelArgs: `init=/bin/sh dyndbg="file a,b +p" ünï=1`, Ports: 10,
 	}, Backends{Share: `/run/a,b/c=d,,security_model=none "e" 'f' \g %h /share`, QMP: 10, Agent: 11, Console: 12})
 }

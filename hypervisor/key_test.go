@@ -53,6 +53,7 @@ func TestKeyOfEachField(t *testing.T) {
 		"KernelArgs": func(m *hypervisor.Machine) { m.KernelArgs = "quiet" },
 		"Ports":      func(m *hypervisor.Machine) { m.Ports++ },
 		"Balloon":    func(m *hypervisor.Machine) { m.Balloon = true },
+		"VHost":      func(m *hypervisor.Machine) { m.VHost = true },
 	}
 	keys := map[string]string{mustKey(t, m): "no change"}
 	for field := range reflect.TypeFor[hypervisor.Machine]().Fields() {

@@ -21,8 +21,13 @@ type Options struct {
 	Console string
 	// ConsoleBytes is how much the two files hold together.
 	ConsoleBytes int
+	// NIC is behind the NIC that each machine has. The files can be closed once Launch has returned.
+	NIC NIC
 	// Template is what the VM is a clone of. Nil means that it boots.
 	Template *Template
+	// SharedMemory lets other processes have a part in the guest's memory: a clone gets a copy of the template's, which
+	// goes with the VM.
+	SharedMemory bool
 
 	memory string // the memory file of a VM that becomes a template
 }
@@ -39,6 +44,9 @@ func Launch(ctx context.Context, m Machine, o Options) (*VM, error) {
 	}
 	if !filepath.IsAbs(o.Share) {
 		return nil, fmt.Errorf("share %q is no absolute path", o.Share)
+	}
+	if err := m.checkNIC(o.NIC); err != nil {
+		return nil, err
 	}
 	vm, err := launch(ctx, m, o)
 	if err != nil {
@@ -61,12 +69,14 @@ func launch(ctx context.Context, m Machine, o Options) (*VM, error) {
 		qemu:      ends.qemu,
 		agent:     ends.agent,
 		console:   console,
+		machine:   m,
+		ports:     make([]*plugged, m.Ports),
 		connected: make(chan struct{}),
 		done:      make(chan struct{}),
 	}
 	go console.follow(ends.console)
 	if vm.qmp, err = qmp.New(ctx, ends.qmp); err == nil {
-		events, _ := vm.qmp.Subscribe("SHUTDOWN", "VSERPORT_CHANGE")
+		events, _ := vm.qmp.Subscribe("SHUTDOWN", "VSERPORT_CHANGE", "DEVICE_DELETED")
 		go vm.follow(events)
 		if o.Template == nil {
 			err = vm.Resume(ctx)
@@ -99,48 +109,90 @@ type ends struct {
 	qmp, console, agent net.Conn
 }
 
-// start starts QEMU on one end each of three new pairs of sockets. They are connected before it lives: its greeting
-// needs no polling, and its death shows as the end of all three.
-func start(m Machine, o Options) (*ends, error) {
-	var ours []net.Conn
-	var theirs []*os.File
-	closeOurs := func() {
-		for _, conn := range ours {
+func (e *ends) close() {
+	for _, conn := range []net.Conn{e.qmp, e.agent, e.console} {
+		if conn != nil {
 			conn.Close()
 		}
 	}
+}
+
+// handed are the files that QEMU gets.
+type handed struct {
+	files []*os.File
+	ours  []*os.File // to close after that
+}
+
+// add hands on a file of ours, and returns QEMU's descriptor of it: program gives a program its files as 3, 4 and so on.
+func (h *handed) add(file *os.File) int {
+	h.ours = append(h.ours, file)
+	return h.lend([]*os.File{file})[0]
+}
+
+// lend hands on files of the caller's.
+func (h *handed) lend(files []*os.File) (fds []int) {
+	for _, file := range files {
+		fds = append(fds, 3+len(h.files))
+		h.files = append(h.files, file)
+	}
+	return fds
+}
+
+func (h *handed) close() {
+	for _, file := range h.ours {
+		file.Close()
+	}
+}
+
+// start starts QEMU on one end each of three new pairs of sockets. They are connected before it lives: its greeting
+// needs no polling, and its death shows as the end of all three.
+func start(m Machine, o Options) (_ *ends, err error) {
+	e, theirs, b := &ends{}, &handed{}, Backends{Share: o.Share}
+	defer theirs.close()
 	defer func() {
-		for _, file := range theirs {
-			file.Close()
+		if err != nil {
+			e.close()
 		}
 	}()
-	for _, name := range []string{"qmp", "agent", "console"} {
-		conn, file, err := socketPair(name)
+	for _, s := range []struct {
+		name string
+		near *net.Conn
+		fd   *int
+	}{{"qmp", &e.qmp, &b.QMP}, {"agent", &e.agent, &b.Agent}, {"console", &e.console, &b.Console}} {
+		near, far, err := socketPair(s.name)
 		if err != nil {
-			closeOurs()
 			return nil, err
 		}
-		ours, theirs = append(ours, conn), append(theirs, file)
+		*s.near, *s.fd = near, theirs.add(far)
 	}
-	// program gives a program its files as 3, 4 and so on.
-	backends := Backends{Share: o.Share, QMP: 3, Agent: 4, Console: 5}
+	var memory *os.File
 	switch {
 	case o.memory != "":
-		backends.Role, backends.Memory = TemplateRole, o.memory
+		b.Role, b.Memory, b.Shared = TemplateRole, o.memory, true
 	case o.Template != nil:
-		state, err := o.Template.open(&backends)
+		state, err := o.Template.open(&b)
 		if err != nil {
-			closeOurs()
 			return nil, err
 		}
-		theirs = append(theirs, state)
+		theirs.add(state) // as stateURI says
 	}
-	qemu, err := program.Start(program.Command{Path: m.QEMU, Args: m.Args(backends), Files: theirs})
-	if err != nil {
-		closeOurs()
+	b.Tap, b.VHost = theirs.lend(o.NIC.Tap), theirs.lend(o.NIC.VHost)
+	if o.SharedMemory {
+		if memory, err = newMemory(m.MemoryMiB); err != nil {
+			return nil, err
+		}
+		b.Memory, b.Shared = fmt.Sprintf("/proc/self/fd/%d", theirs.add(memory)), true
+	}
+	if e.qemu, err = program.Start(program.Command{Path: m.QEMU, Args: m.Args(b), Files: theirs.files}); err != nil {
 		return nil, err
 	}
-	return &ends{qemu: qemu, qmp: ours[0], agent: ours[1], console: ours[2]}, nil
+	if o.SharedMemory && o.Template != nil {
+		if err := o.Template.copyMemory(memory); err != nil {
+			e.qemu.Kill()
+			return nil, err
+		}
+	}
+	return e, nil
 }
 
 // socketPair returns two connected stream sockets: one to use here, one to hand on.

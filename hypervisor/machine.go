@@ -29,14 +29,20 @@ const (
 const (
 	ShareTag  = "share"       // mount tag of the 9p share
 	AgentPort = "hyper.agent" // virtio-serial port of the agent: /sys/class/virtio-ports/*/name
+	// SlotMAC is the address of the NIC that each machine has. It is part of a template, so the guest changes it to
+	// the VM's own before it takes the interface up.
+	SlotMAC = "02:68:79:70:65:72"
 )
+
+// MaxQueues is how many queue pairs a NIC can have.
+const MaxQueues = 8
 
 // MaxPorts is how many hot-plug ports a machine can have.
 const MaxPorts = 32
 
 // Machine describes a VM: all that the guest can see, and nothing else, so that equal machines have equal guests.
-// Besides what the fields say, each has one 9p share, a virtio-serial controller with the agent's port, a random
-// number device, a serial console, and on amd64 a VM generation id.
+// Besides what the fields say, each has one 9p share, one NIC, a virtio-serial controller with the agent's port, a
+// random number device, a serial console, and on amd64 a VM generation id.
 type Machine struct {
 	Arch  Arch
 	Accel Accel
@@ -64,7 +70,13 @@ type Machine struct {
 	// made a template must not have one: to give a page of a clone back QEMU punches a hole into the memory file,
 	// also where it is mapped privately, and so into the template (ram_block_discard_range in QEMU 7.2; measured).
 	Balloon bool
+	// VHost says that the host's kernel moves the packets of the NICs (vhost-net), not QEMU. The guest sees other
+	// features then.
+	VHost bool
 }
+
+// Queues returns how many queue pairs each NIC of the machine has: so many taps' descriptors its NIC wants.
+func (m Machine) Queues() int { return min(m.VCPUs, MaxQueues) }
 
 var (
 	typePattern = map[Arch]*regexp.Regexp{

@@ -49,9 +49,10 @@ func (t Templates) Wants(m Machine) (bool, error) {
 // failure is the file that says why a template could not be made.
 func (t Templates) failure(key string) string { return filepath.Join(t.Dir, ".failed-"+key) }
 
-// Make boots the machine, waits until ready says that its agent is there, and keeps it as a template. One maker is at
-// work at a time; a template that is there already is left alone. Least recently used ones go to make room.
-func (t Templates) Make(ctx context.Context, m Machine, ready func(context.Context, *VM) error) error {
+// Make boots the machine, waits until ready says that its agent is there, and keeps it as a template. The NIC is of the
+// kind that the clones have; nobody need be behind it. One maker is at work at a time; a template that is there already
+// is left alone. Least recently used ones go to make room.
+func (t Templates) Make(ctx context.Context, m Machine, nic NIC, ready func(context.Context, *VM) error) error {
 	key, err := m.Key()
 	if err != nil {
 		return err
@@ -67,7 +68,7 @@ func (t Templates) Make(ctx context.Context, m Machine, ready func(context.Conte
 	if found, err := t.find(key, m); err == nil {
 		return found.Close()
 	}
-	if err := t.build(ctx, key, m, ready); err != nil {
+	if err := t.build(ctx, key, m, nic, ready); err != nil {
 		err = fmt.Errorf("make template: %w", err)
 		if ctx.Err() != context.Canceled { // which says nothing of the machine
 			err = errors.Join(err, writeFile(t.failure(key), []byte(err.Error()+"\n")))
@@ -81,7 +82,7 @@ func (t Templates) Make(ctx context.Context, m Machine, ready func(context.Conte
 }
 
 // build makes a template under another name, and then visible.
-func (t Templates) build(ctx context.Context, key string, m Machine, ready func(context.Context, *VM) error) error {
+func (t Templates) build(ctx context.Context, key string, m Machine, nic NIC, ready func(context.Context, *VM) error) error {
 	work, err := os.MkdirTemp(t.Dir, makingName)
 	if err != nil {
 		return err
@@ -90,7 +91,7 @@ func (t Templates) build(ctx context.Context, key string, m Machine, ready func(
 	if err := os.Chmod(work, 0o700); err != nil {
 		return err
 	}
-	if err := boot(ctx, m, work, ready); err != nil {
+	if err := boot(ctx, m, nic, work, ready); err != nil {
 		return err
 	}
 	text, err := json.Marshal(m)
@@ -198,7 +199,7 @@ func lockAlone(ctx context.Context, f *os.File) error {
 }
 
 // boot runs the machine on a memory file in dir until it is ready, and saves its devices' state beside it.
-func boot(ctx context.Context, m Machine, dir string, ready func(context.Context, *VM) error) error {
+func boot(ctx context.Context, m Machine, nic NIC, dir string, ready func(context.Context, *VM) error) error {
 	share := filepath.Join(dir, "share") // what the guest can mount until it is a template; a clone has its own
 	if err := os.Mkdir(share, 0o700); err != nil {
 		return err
@@ -208,7 +209,7 @@ func boot(ctx context.Context, m Machine, dir string, ready func(context.Context
 	if err := writeFile(memory, nil); err != nil { // QEMU would make it with the umask's mode
 		return err
 	}
-	vm, err := Launch(ctx, m, Options{Share: share, memory: memory})
+	vm, err := Launch(ctx, m, Options{Share: share, NIC: nic, memory: memory})
 	if err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ func TestTwoMakersMakeOne(t *testing.T) {
 	for i := range 8 {
 		makers.Go(func() {
 			m := []hypervisor.Machine{m, other}[i%2]
-			if err := all.Make(t.Context(), m, ready); err != nil {
+			if err := all.Make(t.Context(), m, hypervisor.NIC{}, ready); err != nil {
 				t.Error(err)
 			}
 		})
@@ -62,7 +62,7 @@ func TestWaitForMakerEnds(t *testing.T) {
 	all, m := templates(t)
 	other := m
 	other.VCPUs++
-	err := all.Make(t.Context(), m, func(context.Context, *hypervisor.VM) error {
+	err := all.Make(t.Context(), m, hypervisor.NIC{}, func(context.Context, *hypervisor.VM) error {
 		expectWants(t, all, m, false)
 		expectWants(t, all, other, false)
 		expectKeys(t, all)
@@ -71,7 +71,7 @@ func TestWaitForMakerEnds(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer cancel()
-		if err := all.Make(ctx, other, atOnce); !errors.Is(err, context.DeadlineExceeded) {
+		if err := all.Make(ctx, other, hypervisor.NIC{}, atOnce); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
 		return nil
@@ -103,7 +103,7 @@ func playTemplateProcess() {
 			select {}
 		}
 	} else {
-		err = all.Make(context.Background(), m, func(_ context.Context, vm *hypervisor.VM) error {
+		err = all.Make(context.Background(), m, hypervisor.NIC{}, func(_ context.Context, vm *hypervisor.VM) error {
 			fmt.Println(vm.ID().PID)
 			select {}
 		})
@@ -219,7 +219,7 @@ func TestHalfMadeIsNeverUsed(t *testing.T) {
 func TestFailureIsNoted(t *testing.T) {
 	all, m := templates(t)
 	m.QEMU = hypervisortest.QEMU(t, hypervisortest.DyingAtStart)
-	err := all.Make(t.Context(), m, atOnce)
+	err := all.Make(t.Context(), m, hypervisor.NIC{}, atOnce)
 	if err == nil || !strings.HasPrefix(err.Error(), "make template: QEMU did not start: ") {
 		t.Error(err)
 	}
@@ -251,7 +251,7 @@ func TestFailureIsNoted(t *testing.T) {
 func TestSuccessEndsTheNote(t *testing.T) {
 	all, m := templates(t)
 	refuse := func(context.Context, *hypervisor.VM) error { return errors.New("the guest does not like it") }
-	if err := all.Make(t.Context(), m, refuse); err == nil || !strings.Contains(err.Error(), "the guest does not like it") {
+	if err := all.Make(t.Context(), m, hypervisor.NIC{}, refuse); err == nil || !strings.Contains(err.Error(), "the guest does not like it") {
 		t.Error(err)
 	}
 	expectWants(t, all, m, false)
@@ -264,7 +264,7 @@ func TestSuccessEndsTheNote(t *testing.T) {
 func TestCancelledMaker(t *testing.T) {
 	all, m := templates(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	err := all.Make(ctx, m, func(ctx context.Context, _ *hypervisor.VM) error {
+	err := all.Make(ctx, m, hypervisor.NIC{}, func(ctx context.Context, _ *hypervisor.VM) error {
 		cancel()
 		return ctx.Err()
 	})
@@ -285,7 +285,7 @@ func TestHangingMaker(t *testing.T) {
 		all, m := templates(t)
 		m.QEMU = hypervisortest.QEMU(t, mode)
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		err := all.Make(ctx, m, atOnce)
+		err := all.Make(ctx, m, hypervisor.NIC{}, atOnce)
 		cancel()
 		if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%s: %v", mode, err)
@@ -298,7 +298,7 @@ func TestHangingMaker(t *testing.T) {
 func TestNoTemplateWithBalloon(t *testing.T) {
 	all, m := templates(t)
 	m.Balloon = true
-	if err := all.Make(t.Context(), m, atOnce); err == nil || !strings.Contains(err.Error(), "balloon") {
+	if err := all.Make(t.Context(), m, hypervisor.NIC{}, atOnce); err == nil || !strings.Contains(err.Error(), "balloon") {
 		t.Error(err)
 	}
 }

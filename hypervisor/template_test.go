@@ -30,7 +30,7 @@ func atOnce(context.Context, *hypervisor.VM) error { return nil }
 
 func mustMake(t *testing.T, all hypervisor.Templates, m hypervisor.Machine) (key string) {
 	t.Helper()
-	if err := all.Make(t.Context(), m, atOnce); err != nil {
+	if err := all.Make(t.Context(), m, hypervisor.NIC{}, atOnce); err != nil {
 		t.Fatal(err)
 	}
 	return mustKey(t, m)
@@ -90,7 +90,7 @@ func TestTemplateLife(t *testing.T) {
 	expectKeys(t, all)
 	expectWants(t, all, m, true)
 	var made *hypervisor.VM
-	if err := all.Make(t.Context(), m, func(_ context.Context, vm *hypervisor.VM) error { made = vm; return nil }); err != nil {
+	if err := all.Make(t.Context(), m, hypervisor.NIC{}, func(_ context.Context, vm *hypervisor.VM) error { made = vm; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	key := mustKey(t, m)
@@ -206,7 +206,7 @@ func TestModesWhateverTheUmask(t *testing.T) {
 			defer unix.Umask(unix.Umask(umask))
 			mustMake(t, all, m)
 			mustUse(t, all, m)
-			if all.Make(t.Context(), broken, atOnce) == nil {
+			if all.Make(t.Context(), broken, hypervisor.NIC{}, atOnce) == nil {
 				t.Error("a template was made of a QEMU that does not start")
 			}
 			files := 0
@@ -327,7 +327,7 @@ func TestFullDisk(t *testing.T) {
 		}
 	}
 	mount("512k") // of 1 MiB that the fake's guest touches
-	if err := all.Make(t.Context(), m, atOnce); err == nil {
+	if err := all.Make(t.Context(), m, hypervisor.NIC{}, atOnce); err == nil {
 		t.Error("made")
 	}
 	expectWants(t, all, m, false)
@@ -375,7 +375,7 @@ func TestDirectoryMustBeOurs(t *testing.T) {
 			_, useErr := all.Use(m)
 			wanted, wantsErr := all.Wants(m)
 			m.VCPUs++
-			makeErr := all.Make(t.Context(), m, atOnce)
+			makeErr := all.Make(t.Context(), m, hypervisor.NIC{}, atOnce)
 			for _, err := range []error{useErr, wantsErr, makeErr} {
 				if err == nil || errors.Is(err, hypervisor.ErrNoTemplate) || !strings.Contains(err.Error(), all.Dir) {
 					t.Error(err)

@@ -23,9 +23,12 @@ type VM struct {
 	connected chan struct{}
 	done      chan struct{}
 	killed    atomic.Bool // by Kill
+	machine   Machine
+	runs      sync.Mutex // held while the vCPUs are stopped or started
 
 	mu     sync.Mutex
-	reason string // QEMU's ShutdownCause, once it told one
+	reason string     // QEMU's ShutdownCause, once it told one
+	ports  []*plugged // what is in each hot-plug port; nil: nothing
 }
 
 // Agent is the host's end of the agent's port. Nothing written to it is lost before the guest opens the port. The
@@ -86,10 +89,18 @@ func (vm *VM) Quit(ctx context.Context) error {
 }
 
 // Pause stops the vCPUs.
-func (vm *VM) Pause(ctx context.Context) error { return vm.qmp.Execute(ctx, "stop", nil, nil) }
+func (vm *VM) Pause(ctx context.Context) error {
+	vm.runs.Lock()
+	defer vm.runs.Unlock()
+	return vm.qmp.Execute(ctx, "stop", nil, nil)
+}
 
 // Resume lets the vCPUs run.
-func (vm *VM) Resume(ctx context.Context) error { return vm.qmp.Execute(ctx, "cont", nil, nil) }
+func (vm *VM) Resume(ctx context.Context) error {
+	vm.runs.Lock()
+	defer vm.runs.Unlock()
+	return vm.qmp.Execute(ctx, "cont", nil, nil)
+}
 
 // Status returns QEMU's RunState: "running", "paused" …
 func (vm *VM) Status(ctx context.Context) (string, error) {
@@ -109,6 +120,8 @@ func (vm *VM) follow(events <-chan qmp.Event) {
 				vm.reason = data.Reason
 				vm.mu.Unlock()
 			}
+		case "DEVICE_DELETED":
+			vm.deleted(event.Data)
 		case "VSERPORT_CHANGE":
 			var data struct {
 				ID   string

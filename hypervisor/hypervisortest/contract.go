@@ -40,7 +40,13 @@ func Contract(t *testing.T, machine hypervisor.Machine) {
 	t.Run("cancelled launch", c.cancelledLaunch)
 	t.Run("nasty names", c.nastyNames)
 	t.Run("template", c.template)
+	t.Run("template with shared memory", c.sharedMemory)
 	t.Run("damaged template", c.damagedTemplate)
+	t.Run("hot-plug", c.hotplugBooted)
+	t.Run("hot-plug, several queues", c.hotplugQueues)
+	t.Run("hot-plug into clones", c.hotplugCloned)
+	t.Run("hot-plug refused", c.hotplugRefused)
+	t.Run("hot-unplug refused", c.hotplugKept)
 }
 
 type contract struct{ machine hypervisor.Machine }
@@ -50,6 +56,9 @@ func (c contract) launch(t *testing.T, kernel string, o hypervisor.Options) *hyp
 	t.Helper()
 	if o.Share == "" {
 		o.Share = t.TempDir()
+	}
+	if len(o.NIC.Tap) == 0 {
+		o.NIC = NIC(t, c.machine.Queues())
 	}
 	m := c.machine
 	m.Kernel = kernel

@@ -13,15 +13,15 @@ import (
 	"github.com/hyper-runtime/hyper/program"
 )
 
-// makeTemplate makes a template of a guest that talks for ever, in a directory whose name is no beginner's. It returns
-// the template's directory.
-func (c *contract) makeTemplate(t *testing.T) (templates hypervisor.Templates, dir string) {
+// makeTemplate makes a template of a guest that talks, and then acts, in a directory whose name is no beginner's. It
+// returns the template's directory.
+func (c *contract) makeTemplate(t *testing.T, act Act) (templates hypervisor.Templates, dir string) {
 	t.Helper()
-	c.machine.Kernel = Kernel(t, "tick\n", Repeat)
+	c.machine.Kernel = Kernel(t, "tick\n", act)
 	templates = hypervisor.Templates{
 		Dir: filepath.Join(t.TempDir(), `a,b=c "d" [e]*`, strings.Repeat("long", 25), "templates"), MaxMiB: 1024,
 	}
-	err := templates.Make(t.Context(), c.machine, func(_ context.Context, vm *hypervisor.VM) error {
+	err := templates.Make(t.Context(), c.machine, NIC(t, c.machine.Queues()), func(_ context.Context, vm *hypervisor.VM) error {
 		expectTalk(t, vm)
 		return nil
 	})
@@ -45,8 +45,14 @@ func expectTalk(t *testing.T, vm *hypervisor.VM) {
 	}
 }
 
-func (c contract) template(t *testing.T) {
-	templates, dir := c.makeTemplate(t)
+func (c contract) template(t *testing.T) { c.clones(t, hypervisor.Options{}) }
+
+// sharedMemory: what a VM with shared memory writes goes to a file that others can map, and not to the template.
+func (c contract) sharedMemory(t *testing.T) { c.clones(t, hypervisor.Options{SharedMemory: true}) }
+
+// clones checks that clones run, on taps of their own, and leave the template alone.
+func (c contract) clones(t *testing.T, o hypervisor.Options) {
+	templates, dir := c.makeTemplate(t, Repeat)
 	before := contents(t, dir)
 	for range 3 { // at once
 		template, err := templates.Use(c.machine)
@@ -54,8 +60,13 @@ func (c contract) template(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer template.Close()
-		vm := c.launch(t, c.machine.Kernel, hypervisor.Options{Template: template})
+		o.Template, o.NIC = template, NIC(t, c.machine.Queues())
+		vm := c.launch(t, c.machine.Kernel, o)
 		expectTalk(t, vm)
+		expectTaps(t, vm, c.machine.Queues())
+		if memory := openFiles(t, vm, "/memfd:guest-memory (deleted)"); (len(memory) > 0) != o.SharedMemory {
+			t.Errorf("QEMU has the memory as %q", memory)
+		}
 		if got, err := vm.Status(t.Context()); got != "running" || err != nil {
 			t.Errorf("status %q, %v", got, err)
 		}
@@ -92,7 +103,7 @@ func contents(t *testing.T, dir string) map[string]string {
 
 // damagedTemplate: a state that QEMU cannot load ends it with an error, at once or soon.
 func (c contract) damagedTemplate(t *testing.T) {
-	templates, dir := c.makeTemplate(t)
+	templates, dir := c.makeTemplate(t, Repeat)
 	if err := os.WriteFile(filepath.Join(dir, "state"), []byte("this is no state"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +112,9 @@ func (c contract) damagedTemplate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer template.Close()
-	vm, err := hypervisor.Launch(t.Context(), c.machine, hypervisor.Options{Share: t.TempDir(), Template: template})
+	vm, err := hypervisor.Launch(t.Context(), c.machine, hypervisor.Options{
+		Share: t.TempDir(), Template: template, NIC: NIC(t, c.machine.Queues()),
+	})
 	if err == nil {
 		<-vm.Done()
 		vm.Agent().Close()

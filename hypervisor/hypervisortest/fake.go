@@ -58,7 +58,7 @@ func Main(agent func(port net.Conn)) {
 	if agent == nil {
 		agent = func(port net.Conn) { _, _ = io.Copy(port, port) }
 	}
-	f := fake{mode: Mode(mode), agent: agent, status: "prelaunch"}
+	f := fake{mode: Mode(mode), agent: agent, status: "prelaunch", devices: newDevices()}
 	fmt.Fprintf(os.Stderr, "%s: %v\n", filepath.Base(os.Args[0]), f.run(os.Args[1:]))
 	os.Exit(1)
 }
@@ -67,6 +67,8 @@ type fake struct {
 	mode                   Mode
 	agent                  func(net.Conn)
 	qmp, port, console     net.Conn
+	input                  *socketReader // of qmp
+	devices                *devices
 	kernel                 string
 	powered                sync.Once
 	mu                     sync.Mutex // guards writing to qmp, status and migration
@@ -86,17 +88,18 @@ func (f *fake) run(args []string) error {
 		select {}
 	}
 	f.say(`{"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": "fake"}, "capabilities": []}}`)
-	lines := bufio.NewScanner(f.qmp)
+	f.input = &socketReader{conn: f.qmp.(*net.UnixConn)}
+	lines := bufio.NewScanner(f.input)
 	for lines.Scan() {
 		var c struct {
 			Execute   string
 			ID        json.RawMessage
-			Arguments struct{ URI string }
+			Arguments arguments
 		}
 		if err := json.Unmarshal(lines.Bytes(), &c); err != nil {
 			return err
 		}
-		f.answer(c.Execute, c.Arguments.URI, c.ID)
+		f.answer(c.Execute, c.Arguments, c.ID)
 	}
 	select {} // as the real one: it goes on without its monitor
 }
@@ -118,6 +121,14 @@ func (f *fake) parse(args []string) error {
 			}
 		case "-fsdev":
 			if err := checkShare(value); err != nil {
+				return err
+			}
+		case "-netdev":
+			if err := f.devices.parseNetdev(value); err != nil {
+				return err
+			}
+		case "-device":
+			if err := f.devices.parseDevice(value); err != nil {
 				return err
 			}
 		case "-chardev":
@@ -165,7 +176,7 @@ func property(list, name string) string {
 	return ""
 }
 
-func (f *fake) answer(command, uri string, id json.RawMessage) {
+func (f *fake) answer(command string, args arguments, id json.RawMessage) {
 	done := func() { f.say(`{"return": {}, "id": %s}`, id) }
 	refuse := func(class, text string, args ...any) {
 		f.say(`{"error": {"class": %q, "desc": %q}, "id": %s}`, class, fmt.Sprintf(text, args...), id)
@@ -205,7 +216,7 @@ func (f *fake) answer(command, uri string, id json.RawMessage) {
 		done()
 	case command == "migrate":
 		done()
-		go f.save(uri)
+		go f.save(args.URI)
 	case command == "query-migrate":
 		f.mu.Lock()
 		status := f.migration
@@ -213,12 +224,13 @@ func (f *fake) answer(command, uri string, id json.RawMessage) {
 		f.say(`{"return": {"status": %q}, "id": %s}`, status, id)
 	case command == "migrate-incoming":
 		done()
-		go f.load(uri)
+		go f.load(args.URI)
 	case command == "quit":
 		done()
 		f.shutdown("host-qmp-quit", false)
 	case command == "query-version":
 		f.say(`{"return": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": "fake"}, "id": %s}`, id)
+	case f.plug(command, args, id):
 	default:
 		refuse("CommandNotFound", "The command %s has not been found", command)
 	}

@@ -17,6 +17,7 @@ const (
 	PowerOff            // as poweroff does, through q35's ACPI registers
 	Reset               // as a panic does
 	Repeat              // says the text again, for ever
+	Eject               // lets go of each hot-plugged device that it is asked for
 )
 
 // Where a kernel's parts are, in the file and in the guest's memory.
@@ -99,6 +100,26 @@ func assemble(act Act) []byte {
 		)
 	case Repeat:
 		code = append(code, 0xeb, byte(256-len(code)-2)) // jmp to the beginning
+	case Eject:
+		// For each of 16 buses: which slots are to be ejected? (QEMU docs/specs/acpi_pci_hotplug.rst; q35 has it at
+		// 0xcc0.) The pause lets QEMU's own thread have its lock, which each access takes.
+		code = append(code,
+			0x89, 0xc8, // eject: mov eax, ecx
+			0x66, 0xba, 0xd0, 0x0c, // mov dx, 0xcd0: bus selector
+			0xef,                   // out dx, eax
+			0x66, 0xba, 0xc4, 0x0c, // mov dx, 0xcc4: slots to be removed
+			0xed,       // in eax, dx
+			0x85, 0xc0, // test eax, eax
+			0x74, 0x05, // jz next
+			0x66, 0xba, 0xc8, 0x0c, // mov dx, 0xcc8: eject
+			0xef,             // out dx, eax
+			0x41,             // next: inc ecx
+			0x83, 0xe1, 0x0f, // and ecx, 15
+			0xbb, 0x50, 0xc3, 0x00, 0x00, // mov ebx, 50000
+			0x4b,       // pause: dec ebx
+			0x75, 0xfd, // jnz pause
+			0xeb, 0xdd, // jmp eject
+		)
 	}
 	return append(code,
 		0xf4,       // halt: hlt
@@ -112,7 +133,7 @@ func readKernel(path string) (text string, act Act) {
 	if err != nil || len(file) <= kernelText {
 		return "", Halt
 	}
-	for act := Halt; act <= Repeat; act++ {
+	for act := Halt; act <= Eject; act++ {
 		if code := assemble(act); bytes.Equal(file[kernelCode:kernelCode+len(code)], code) {
 			end := bytes.IndexByte(file[kernelText:], 0)
 			return string(file[kernelText:][:max(end, 0)]), act

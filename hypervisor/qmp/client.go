@@ -16,8 +16,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // MaxMessage is the longest line taken from QEMU, in bytes. The longest answer that there is, to query-qmp-schema, has a
@@ -133,11 +136,28 @@ func (c *Client) Close() { c.end(net.ErrClosed) }
 // fails with an *Error when QEMU refuses, with the session's error when that ends, and with the context's error; QEMU
 // may then still do what it was told.
 func (c *Client) Execute(ctx context.Context, command string, arguments, result any) error {
+	return c.execute(ctx, nil, command, arguments, result)
+}
+
+// SendFile gives QEMU a duplicate of the file's descriptor, under a name that later commands know it by: getfd, to be
+// undone by closefd. The name must not begin with a digit. The session must be over a Unix socket.
+func (c *Client) SendFile(ctx context.Context, name string, file *os.File) error {
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("qmp getfd: %w", err)
+	}
+	controlErr := raw.Control(func(fd uintptr) {
+		err = c.execute(ctx, unix.UnixRights(int(fd)), "getfd", map[string]any{"fdname": name}, nil)
+	})
+	return errors.Join(controlErr, err)
+}
+
+func (c *Client) execute(ctx context.Context, rights []byte, command string, arguments, result any) error {
 	answer := make(chan reply, 1)
 	id, err := c.expect(answer)
 	if err == nil {
 		defer c.forget(id)
-		err = c.write(ctx, id, command, arguments)
+		err = c.write(ctx, id, rights, command, arguments)
 	}
 	if err != nil {
 		return fmt.Errorf("qmp %s: %w", command, err)
@@ -188,7 +208,7 @@ func (c *Client) forget(id uint64) {
 	delete(c.pending, id)
 }
 
-func (c *Client) write(ctx context.Context, id uint64, command string, arguments any) error {
+func (c *Client) write(ctx context.Context, id uint64, rights []byte, command string, arguments any) error {
 	line, err := json.Marshal(struct {
 		Execute   string `json:"execute"`
 		Arguments any    `json:"arguments,omitempty"`
@@ -214,7 +234,7 @@ func (c *Client) write(ctx context.Context, id uint64, command string, arguments
 		_ = c.conn.SetWriteDeadline(time.Unix(1, 0))
 		close(expired)
 	})
-	_, err = c.conn.Write(append(line, '\n'))
+	err = c.send(append(line, '\n'), rights)
 	if !stop() {
 		<-expired
 		_ = c.conn.SetWriteDeadline(time.Time{})
@@ -226,6 +246,23 @@ func (c *Client) write(ctx context.Context, id uint64, command string, arguments
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	return err
+}
+
+// send writes a line. The rights, if there are any, go with its first byte (SCM_RIGHTS, unix(7)).
+func (c *Client) send(line, rights []byte) error {
+	if rights != nil {
+		socket, ok := c.conn.(*net.UnixConn)
+		if !ok {
+			return fmt.Errorf("no file can be sent over a %T", c.conn)
+		}
+		n, _, err := socket.WriteMsgUnix(line, rights, nil)
+		if err != nil {
+			return err
+		}
+		line = line[n:]
+	}
+	_, err := c.conn.Write(line)
 	return err
 }
 
