@@ -12,10 +12,12 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/containerd/ttrpc"
 	"github.com/hashicorp/yamux"
 
+	"github.com/hyper-runtime/hyper/agent/network"
 	"github.com/hyper-runtime/hyper/agent/protocol"
 )
 
@@ -28,6 +30,7 @@ type Config struct {
 	Share       string // where the host's directory is mounted
 	Cgroups     string // the cgroup file system
 	MachineID   string // file for the machine id
+	Network     string // where the containers' network namespace is mounted
 }
 
 // DefaultConfig returns the places that the guest image is built for.
@@ -40,6 +43,7 @@ func DefaultConfig() Config {
 		Share:       "/run/share",
 		Cgroups:     "/sys/fs/cgroup",
 		MachineID:   "/run/machine-id", // /etc/machine-id links to it
+		Network:     protocol.NetworkNamespace,
 	}
 }
 
@@ -49,22 +53,30 @@ type Agent struct {
 	reaper  *reaper
 	streams *streams
 	calls   calls
+	network *network.Network
+	session atomic.Pointer[yamux.Session]
 
 	mu         sync.Mutex
 	containers map[string]*container
 	memory     map[string]bool // the tmpfs mounts that were made
 }
 
-// New returns an agent. From now on it reaps every child of this process: nothing else in it may wait for one.
-func New(config Config) *Agent {
-	return &Agent{
+// New returns an agent, with a network namespace for the containers. From now on it reaps every child of this process:
+// nothing else in it may wait for one.
+func New(config Config) (*Agent, error) {
+	a := &Agent{
 		config:     config,
-		reaper:     newReaper(),
 		streams:    newStreams(),
 		calls:      newCalls(),
 		containers: map[string]*container{},
 		memory:     map[string]bool{},
 	}
+	var err error
+	if a.network, err = network.New(config.Network, a.dialHost); err != nil {
+		return nil, err
+	}
+	a.reaper = newReaper()
+	return a, nil
 }
 
 // Serve serves the session that AwaitSession has seen begin. It returns when the session has ended, with the reason.
@@ -74,6 +86,7 @@ func (a *Agent) Serve(port io.ReadWriteCloser) error {
 		return fmt.Errorf("start session: %w", err)
 	}
 	defer session.Close()
+	a.session.Store(session)
 	server, err := ttrpc.NewServer()
 	if err != nil {
 		return fmt.Errorf("start session: %w", err)
@@ -92,6 +105,15 @@ func (a *Agent) Serve(port io.ReadWriteCloser) error {
 		}
 		go a.admit(conn, control)
 	}
+}
+
+// dialHost opens a connection of the session towards the host.
+func (a *Agent) dialHost() (net.Conn, error) {
+	session := a.session.Load()
+	if session == nil {
+		return nil, errors.New("there is no session yet")
+	}
+	return session.OpenStream()
 }
 
 // admit reads which stream of whose a new connection is, and hands it over.

@@ -34,7 +34,10 @@ func serveGuest() error {
 	if err != nil {
 		return err
 	}
-	agent := New(config)
+	agent, err := New(config)
+	if err != nil {
+		return err
+	}
 	if rehearsing() {
 		// A template without it only makes slower clones.
 		if err := agent.rehearse(&protocol.Share{Type: "9p", Tag: protocol.ShareTag, Options: protocol.ShareOptions}); err != nil {
@@ -82,7 +85,7 @@ func boot(config Config) error {
 	if err := writeControl("/proc/sys/kernel/pid_max", "4194304"); err != nil {
 		return fmt.Errorf("raise pid_max: %w", err)
 	}
-	return raiseLoopback()
+	return nil
 }
 
 // systemMounts are made in this order.
@@ -175,24 +178,6 @@ func leaveInitramfs() error {
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
 		return fmt.Errorf("make root read-only: %w", err)
-	}
-	return nil
-}
-
-// raiseLoopback brings up lo of the guest's own network namespace.
-func raiseLoopback() error {
-	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("raise lo: %w", err)
-	}
-	defer unix.Close(socket)
-	lo, err := unix.NewIfreq("lo")
-	if err != nil {
-		return fmt.Errorf("raise lo: %w", err)
-	}
-	lo.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	if err := unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, lo); err != nil {
-		return fmt.Errorf("raise lo: %w", err)
 	}
 	return nil
 }

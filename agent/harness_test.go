@@ -56,7 +56,10 @@ func serve(text string) error {
 	if err != nil {
 		return err
 	}
-	a := agent.New(config)
+	a, err := agent.New(config)
+	if err != nil {
+		return err
+	}
 	if err := agent.AwaitSession(conn); err != nil {
 		return err
 	}
@@ -66,11 +69,12 @@ func serve(text string) error {
 // guest is an agent without a VM.
 type guest struct {
 	*client.Client
-	t      *testing.T
-	ctx    context.Context
-	rootfs string
-	pid    int // of the agent, on the host
-	last   atomic.Uint32
+	t       *testing.T
+	ctx     context.Context
+	rootfs  string
+	network string // path of the containers' network namespace
+	pid     int    // of the agent, on the host
+	last    atomic.Uint32
 }
 
 func newGuest(t *testing.T) *guest {
@@ -84,6 +88,7 @@ func newGuest(t *testing.T) *guest {
 		Share:       filepath.Join(dir, "share"),
 		Cgroups:     "/sys/fs/cgroup/pids", // a v1 host: one hierarchy stands for the tree
 		MachineID:   filepath.Join(dir, "machine-id"),
+		Network:     filepath.Join(dir, "network"),
 	}
 	text, err := json.Marshal(config)
 	if err != nil {
@@ -123,7 +128,7 @@ func newGuest(t *testing.T) *guest {
 		program.Wait()
 		removeCgroups(t)
 	})
-	g := &guest{Client: c, t: t, ctx: ctx, rootfs: busybox(t), pid: program.Process.Pid}
+	g := &guest{Client: c, t: t, ctx: ctx, rootfs: busybox(t), network: config.Network, pid: program.Process.Pid}
 	if _, err := g.Setup(ctx, &protocol.SetupRequest{Hostname: "guest"}); err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +161,7 @@ func removeCgroups(t *testing.T) {
 func busybox(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
-	for _, dir := range []string{"bin", "proc", "dev", "tmp", "etc"} {
+	for _, dir := range []string{"bin", "proc", "dev", "tmp", "etc", "sys"} {
 		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -168,7 +173,7 @@ func busybox(t *testing.T) string {
 	if err := os.WriteFile(filepath.Join(root, "bin/busybox"), program, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"sh", "echo", "cat", "sleep", "true", "yes", "stty", "sha256sum", "dd", "kill", "seq", "setsid"} {
+	for _, name := range []string{"sh", "echo", "cat", "sleep", "true", "yes", "stty", "sha256sum", "dd", "kill", "seq", "setsid", "ls", "nslookup", "nc"} {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
 			t.Fatal(err)
 		}

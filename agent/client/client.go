@@ -1,7 +1,7 @@
 // Package client is the host's end of the agent channel (see agent/protocol/agent.proto).
 //
 // The guest is a stranger. Whatever it sends, memory stays bounded (protocol.Window for each stream that the host has
-// opened, maxAnswer for control), nothing panics, and nothing is logged: a guest that breaks the rules ends the
+// opened, maxAnswer for control, protocol.MaxQuestions questions of protocol.MaxMessage bytes), nothing panics, and nothing is logged: a guest that breaks the rules ends the
 // session, and Err says how. A call ends with its context, answered or not.
 package client
 
@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/ttrpc"
@@ -26,7 +27,9 @@ var ErrClosed = errors.New("agent channel closed")
 // Client is a session with the agent of one guest. Its methods may be called by many goroutines at once.
 type Client struct {
 	protocol.AgentService
+	frames  *frames
 	session *yamux.Session
+	answer  atomic.Pointer[Answer]
 
 	once sync.Once
 	done chan struct{}
@@ -46,16 +49,12 @@ func New(ctx context.Context, conn net.Conn) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("begin session with the agent: %w", err)
 	}
-	c := &Client{done: make(chan struct{})}
-	c.session, err = yamux.Client(guardFrames(conn), protocol.Mux())
+	c := &Client{frames: guardFrames(conn), done: make(chan struct{})}
+	c.session, err = yamux.Client(c.frames, protocol.Mux())
 	if err != nil {
 		return nil, fmt.Errorf("begin session with the agent: %w", err)
 	}
-	go func() {
-		// The guest opens no connections, guardFrames sees to that: this returns when the session ends.
-		_, err := c.session.AcceptStream()
-		c.fail(err)
-	}()
+	go func() { c.fail(c.acceptQuestions()) }()
 	control, err := c.Stream(ctx, 0)
 	if err != nil {
 		c.Close()

@@ -143,13 +143,25 @@ func message(length, id uint32, kind byte, body string) string {
 	return frame(0, 0, 1, uint32(len(h)+len(body)), string(h)+body)
 }
 
+// opens are frames that open n streams of the guest's.
+func opens(n int) string {
+	var frames strings.Builder
+	for i := range n {
+		frames.WriteString(frame(1, 1, uint32(2*i+2), 0, ""))
+	}
+	return frames.String()
+}
+
 func TestGuestBreaksTheRules(t *testing.T) {
 	const data, window, ping, away, syn, fin, rst = 0, 1, 2, 3, 1, 4, 8
 	tests := []struct{ name, sent, reason string }{
 		{"version", "\x09" + frame(data, 0, 1, 0, "")[1:], "frame of version 9"},
 		{"type", frame(9, 0, 1, 0, ""), "frame of type 9"},
 		{"ping", frame(ping, syn, 0, 1, ""), "frame of type 2"},
-		{"opens a stream", frame(window, syn, 2, 0, ""), "it opened stream 2"},
+		{"opens too many streams", opens(65), "it opened stream 130, 64 being open"},
+		{"opens a stream twice", opens(1) + opens(1), "it opened stream 2, 1 being open"},
+		{"too long a question", opens(1) + frame(data, 0, 2, 65540, ""), "too many bytes on stream 2"},
+		{"a question from nowhere", frame(data, 0, 4, 1, "x"), "bytes on stream 4, which it has not open"},
 		{"opens our stream", frame(data, syn, 1, 0, ""), "it opened stream 1"},
 		{"4 GiB frame", frame(data, 0, 1, 0xffffffff, ""), "frame of 4294967295 bytes"},
 		{"too much for the window", frame(data, 0, 1, 256<<10, strings.Repeat("\x00", 256<<10)) + frame(data, 0, 1, 256<<10, ""), ""},

@@ -45,12 +45,26 @@ func (f *framer) feed(p []byte) error {
 type frames struct {
 	net.Conn
 	framer
+
+	mu     sync.Mutex
+	opened map[uint32]*opened // by the guest, until both ends let go
+	held   int                // of them, by the host: not yet released
+	kept   int                // of them, by the guest: not yet closed
+}
+
+// opened is a connection that the guest has opened.
+type opened struct {
+	left             int64 // bytes that it may still carry
+	released, closed bool
 }
 
 // guardFrames refuses what an agent never sends and what yamux would answer with a stream or a goroutine each, as many
-// as the guest likes: new streams and pings. The frame format is in yamux's spec.md.
-func guardFrames(conn net.Conn) net.Conn {
-	return &frames{Conn: conn, framer: framer{header: make([]byte, 12), check: checkFrame}}
+// as the guest likes: pings, and more connections at once, or more bytes on one, than questions need. The frame format
+// is in yamux's spec.md.
+func guardFrames(conn net.Conn) *frames {
+	f := &frames{Conn: conn, opened: map[uint32]*opened{}}
+	f.framer = framer{header: make([]byte, 12), check: f.checkFrame}
+	return f
 }
 
 func (f *frames) Read(p []byte) (int, error) {
@@ -61,11 +75,8 @@ func (f *frames) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func checkFrame(h []byte) (int64, error) {
-	const (
-		data, windowUpdate, goAway = 0, 1, 3
-		syn                        = 1
-	)
+func (f *frames) checkFrame(h []byte) (int64, error) {
+	const data, windowUpdate, goAway = 0, 1, 3
 	version, kind, flags := h[0], h[1], binary.BigEndian.Uint16(h[2:])
 	id, length := binary.BigEndian.Uint32(h[4:]), binary.BigEndian.Uint32(h[8:])
 	switch {
@@ -75,14 +86,68 @@ func checkFrame(h []byte) (int64, error) {
 		return 0, nil
 	case kind != data && kind != windowUpdate:
 		return 0, fmt.Errorf("the guest broke the agent channel's rules: frame of type %d", kind)
-	case flags&syn != 0:
-		return 0, fmt.Errorf("the guest broke the agent channel's rules: it opened stream %d", id)
-	case kind == windowUpdate:
-		return 0, nil
-	case length > protocol.Window:
+	}
+	body := int64(0)
+	if kind == data {
+		body = int64(length)
+	}
+	if body > protocol.Window {
 		return 0, fmt.Errorf("the guest broke the agent channel's rules: frame of %d bytes", length)
 	}
-	return int64(length), nil
+	return body, f.checkOwn(id, flags, body)
+}
+
+// checkOwn follows the connections that the guest opens. Their numbers are even. An agent closes one after it has been
+// answered, and the host releases it before it answers, so that for an agent neither count is ever above the limit.
+func (f *frames) checkOwn(id uint32, flags uint16, body int64) error {
+	const (
+		syn, fin, rst = 1, 4, 8
+		question      = 4 + protocol.MaxMessage // bytes: kind, resolver, length, message
+	)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	own := f.opened[id]
+	if flags&syn != 0 {
+		if id%2 != 0 || own != nil || max(f.held, f.kept) == protocol.MaxQuestions {
+			return fmt.Errorf("the guest broke the agent channel's rules: it opened stream %d, %d being open", id, max(f.held, f.kept))
+		}
+		own = &opened{left: question}
+		f.opened[id] = own
+		f.held++
+		f.kept++
+	}
+	if own == nil {
+		if id%2 == 0 && body > 0 {
+			return fmt.Errorf("the guest broke the agent channel's rules: bytes on stream %d, which it has not open", id)
+		}
+		return nil
+	}
+	if own.left -= body; own.left < 0 || own.closed && body > 0 {
+		return fmt.Errorf("the guest broke the agent channel's rules: too many bytes on stream %d", id)
+	}
+	if flags&(fin|rst) != 0 && !own.closed {
+		own.closed = true
+		f.kept--
+		f.forget(id, own)
+	}
+	return nil
+}
+
+// release says that the host has read all that it wants from a connection of the guest's.
+func (f *frames) release(id uint32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if own := f.opened[id]; own != nil && !own.released {
+		own.released = true
+		f.held--
+		f.forget(id, own)
+	}
+}
+
+func (f *frames) forget(id uint32, own *opened) {
+	if own.released && own.closed {
+		delete(f.opened, id)
+	}
 }
 
 // maxAnswer bounds one answer of the agent, in bytes.

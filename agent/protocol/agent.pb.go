@@ -212,6 +212,517 @@ func (*SetupResponse) Descriptor() ([]byte, []int) {
 	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{2}
 }
 
+type SetNetworkRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Interfaces []*Interface           `protobuf:"bytes,1,rep,name=interfaces,proto3" json:"interfaces,omitempty"` // all but lo, which is always up
+	Routes     []*Route               `protobuf:"bytes,2,rep,name=routes,proto3" json:"routes,omitempty"`         // all but those that the kernel makes from addresses
+	Neighbours []*Neighbour           `protobuf:"bytes,3,rep,name=neighbours,proto3" json:"neighbours,omitempty"` // the permanent ones
+	// Loopback addresses (127.0.0.11) at whose port 53, UDP and TCP, the containers find the host's name server. The guest
+	// opens a connection of the session for each question: first byte 'u' or 't' for UDP or TCP, then the index of the
+	// address in this list as one byte, then question and answer, each with its length before it as in DNS over TCP
+	// (RFC 1035, 4.2.2). The host closes it without an answer when it has none.
+	Resolvers     [][]byte `protobuf:"bytes,4,rep,name=resolvers,proto3" json:"resolvers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetNetworkRequest) Reset() {
+	*x = SetNetworkRequest{}
+	mi := &file_agent_protocol_agent_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetNetworkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetNetworkRequest) ProtoMessage() {}
+
+func (x *SetNetworkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_protocol_agent_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetNetworkRequest.ProtoReflect.Descriptor instead.
+func (*SetNetworkRequest) Descriptor() ([]byte, []int) {
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SetNetworkRequest) GetInterfaces() []*Interface {
+	if x != nil {
+		return x.Interfaces
+	}
+	return nil
+}
+
+func (x *SetNetworkRequest) GetRoutes() []*Route {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+func (x *SetNetworkRequest) GetNeighbours() []*Neighbour {
+	if x != nil {
+		return x.Neighbours
+	}
+	return nil
+}
+
+func (x *SetNetworkRequest) GetResolvers() [][]byte {
+	if x != nil {
+		return x.Resolvers
+	}
+	return nil
+}
+
+type SetNetworkResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetNetworkResponse) Reset() {
+	*x = SetNetworkResponse{}
+	mi := &file_agent_protocol_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetNetworkResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetNetworkResponse) ProtoMessage() {}
+
+func (x *SetNetworkResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_protocol_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetNetworkResponse.ProtoReflect.Descriptor instead.
+func (*SetNetworkResponse) Descriptor() ([]byte, []int) {
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{4}
+}
+
+// Interface is one that the containers see. IP addresses here and below have 4 or 16 bytes; numbers are those of
+// rtnetlink(7).
+type Interface struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Device    []byte                 `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"` // permanent hardware address of the guest's device, by which the guest finds it
+	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Mac       []byte                 `protobuf:"bytes,3,opt,name=mac,proto3" json:"mac,omitempty"`
+	Mtu       uint32                 `protobuf:"varint,4,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	Up        bool                   `protobuf:"varint,5,opt,name=up,proto3" json:"up,omitempty"`
+	NoArp     bool                   `protobuf:"varint,6,opt,name=no_arp,json=noArp,proto3" json:"no_arp,omitempty"` // IFF_NOARP
+	Addresses []*Address             `protobuf:"bytes,7,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// Without the IPv6 link-local address that comes of the MAC (RFC 4291, appendix A). Else one that is up has it.
+	NoLinkLocal   bool `protobuf:"varint,8,opt,name=no_link_local,json=noLinkLocal,proto3" json:"no_link_local,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Interface) Reset() {
+	*x = Interface{}
+	mi := &file_agent_protocol_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Interface) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Interface) ProtoMessage() {}
+
+func (x *Interface) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_protocol_agent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Interface.ProtoReflect.Descriptor instead.
+func (*Interface) Descriptor() ([]byte, []int) {
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Interface) GetDevice() []byte {
+	if x != nil {
+		return x.Device
+	}
+	return nil
+}
+
+func (x *Interface) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Interface) GetMac() []byte {
+	if x != nil {
+		return x.Mac
+	}
+	return nil
+}
+
+func (x *Interface) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *Interface) GetUp() bool {
+	if x != nil {
+		return x.Up
+	}
+	return false
+}
+
+func (x *Interface) GetNoArp() bool {
+	if x != nil {
+		return x.NoArp
+	}
+	return false
+}
+
+func (x *Interface) GetAddresses() []*Address {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Interface) GetNoLinkLocal() bool {
+	if x != nil {
+		return x.NoLinkLocal
+	}
+	return false
+}
+
+type Address struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ip            []byte                 `protobuf:"bytes,1,opt,name=ip,proto3" json:"ip,omitempty"`
+	Prefix        uint32                 `protobuf:"varint,2,opt,name=prefix,proto3" json:"prefix,omitempty"` // length in bits
+	Scope         uint32                 `protobuf:"varint,3,opt,name=scope,proto3" json:"scope,omitempty"`
+	Broadcast     []byte                 `protobuf:"bytes,4,opt,name=broadcast,proto3" json:"broadcast,omitempty"` // empty: none
+	Peer          []byte                 `protobuf:"bytes,5,opt,name=peer,proto3" json:"peer,omitempty"`           // empty: none
+	Flags         uint32                 `protobuf:"varint,6,opt,name=flags,proto3" json:"flags,omitempty"`        // IFA_F_NOPREFIXROUTE and the like
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Address) Reset() {
+	*x = Address{}
+	mi := &file_agent_protocol_agent_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Address) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Address) ProtoMessage() {}
+
+func (x *Address) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_protocol_agent_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Address.ProtoReflect.Descriptor instead.
+func (*Address) Descriptor() ([]byte, []int) {
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Address) GetIp() []byte {
+	if x != nil {
+		return x.Ip
+	}
+	return nil
+}
+
+func (x *Address) GetPrefix() uint32 {
+	if x != nil {
+		return x.Prefix
+	}
+	return 0
+}
+
+func (x *Address) GetScope() uint32 {
+	if x != nil {
+		return x.Scope
+	}
+	return 0
+}
+
+func (x *Address) GetBroadcast() []byte {
+	if x != nil {
+		return x.Broadcast
+	}
+	return nil
+}
+
+func (x *Address) GetPeer() []byte {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *Address) GetFlags() uint32 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+type Route struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Interface     string                 `protobuf:"bytes,1,opt,name=interface,proto3" json:"interface,omitempty"`     // empty for routes without one (unreachable, blackhole)
+	Destination   []byte                 `protobuf:"bytes,2,opt,name=destination,proto3" json:"destination,omitempty"` // with prefix; empty with prefix 0: default
+	Prefix        uint32                 `protobuf:"varint,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Gateway       []byte                 `protobuf:"bytes,4,opt,name=gateway,proto3" json:"gateway,omitempty"` // empty: none
+	Source        []byte                 `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"`   // preferred source; empty: none
+	Family        uint32                 `protobuf:"varint,6,opt,name=family,proto3" json:"family,omitempty"`  // AF_INET or AF_INET6
+	Table         uint32                 `protobuf:"varint,7,opt,name=table,proto3" json:"table,omitempty"`
+	Type          uint32                 `protobuf:"varint,8,opt,name=type,proto3" json:"type,omitempty"`
+	Scope         uint32                 `protobuf:"varint,9,opt,name=scope,proto3" json:"scope,omitempty"`
+	Protocol      uint32                 `protobuf:"varint,10,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Metric        uint32                 `protobuf:"varint,11,opt,name=metric,proto3" json:"metric,omitempty"`
+	Flags         uint32                 `protobuf:"varint,12,opt,name=flags,proto3" json:"flags,omitempty"` // RTNH_F_ONLINK
+	Mtu           uint32                 `protobuf:"varint,13,opt,name=mtu,proto3" json:"mtu,omitempty"`     // RTAX_MTU; 0: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Route) Reset() {
+	*x = Route{}
+	mi := &file_agent_protocol_agent_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Route) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Route) ProtoMessage() {}
+
+func (x *Route) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_protocol_agent_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Route.ProtoReflect.Descriptor instead.
+func (*Route) Descriptor() ([]byte, []int) {
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Route) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *Route) GetDestination() []byte {
+	if x != nil {
+		return x.Destination
+	}
+	return nil
+}
+
+func (x *Route) GetPrefix() uint32 {
+	if x != nil {
+		return x.Prefix
+	}
+	return 0
+}
+
+func (x *Route) GetGateway() []byte {
+	if x != nil {
+		return x.Gateway
+	}
+	return nil
+}
+
+func (x *Route) GetSource() []byte {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *Route) GetFamily() uint32 {
+	if x != nil {
+		return x.Family
+	}
+	return 0
+}
+
+func (x *Route) GetTable() uint32 {
+	if x != nil {
+		return x.Table
+	}
+	return 0
+}
+
+func (x *Route) GetType() uint32 {
+	if x != nil {
+		return x.Type
+	}
+	return 0
+}
+
+func (x *Route) GetScope() uint32 {
+	if x != nil {
+		return x.Scope
+	}
+	return 0
+}
+
+func (x *Route) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *Route) GetMetric() uint32 {
+	if x != nil {
+		return x.Metric
+	}
+	return 0
+}
+
+func (x *Route) GetFlags() uint32 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+func (x *Route) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+type Neighbour struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Interface     string                 `protobuf:"bytes,1,opt,name=interface,proto3" json:"interface,omitempty"`
+	Ip            []byte                 `protobuf:"bytes,2,opt,name=ip,proto3" json:"ip,omitempty"`
+	Mac           []byte                 `protobuf:"bytes,3,opt,name=mac,proto3" json:"mac,omitempty"`
+	State         uint32                 `protobuf:"varint,4,opt,name=state,proto3" json:"state,omitempty"` // NUD_PERMANENT
+	Flags         uint32                 `protobuf:"varint,5,opt,name=flags,proto3" json:"flags,omitempty"` // NTF_ROUTER, NTF_PROXY
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Neighbour) Reset() {
+	*x = Neighbour{}
+	mi := &file_agent_protocol_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Neighbour) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Neighbour) ProtoMessage() {}
+
+func (x *Neighbour) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_protocol_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Neighbour.ProtoReflect.Descriptor instead.
+func (*Neighbour) Descriptor() ([]byte, []int) {
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Neighbour) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *Neighbour) GetIp() []byte {
+	if x != nil {
+		return x.Ip
+	}
+	return nil
+}
+
+func (x *Neighbour) GetMac() []byte {
+	if x != nil {
+		return x.Mac
+	}
+	return nil
+}
+
+func (x *Neighbour) GetState() uint32 {
+	if x != nil {
+		return x.State
+	}
+	return 0
+}
+
+func (x *Neighbour) GetFlags() uint32 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
 // Streams are the numbers of the process's byte streams; 0 means /dev/null.
 type Streams struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -224,7 +735,7 @@ type Streams struct {
 
 func (x *Streams) Reset() {
 	*x = Streams{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[3]
+	mi := &file_agent_protocol_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -236,7 +747,7 @@ func (x *Streams) String() string {
 func (*Streams) ProtoMessage() {}
 
 func (x *Streams) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[3]
+	mi := &file_agent_protocol_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -249,7 +760,7 @@ func (x *Streams) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Streams.ProtoReflect.Descriptor instead.
 func (*Streams) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{3}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Streams) GetStdin() uint32 {
@@ -283,7 +794,7 @@ type Size struct {
 
 func (x *Size) Reset() {
 	*x = Size{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[4]
+	mi := &file_agent_protocol_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -295,7 +806,7 @@ func (x *Size) String() string {
 func (*Size) ProtoMessage() {}
 
 func (x *Size) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[4]
+	mi := &file_agent_protocol_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -308,7 +819,7 @@ func (x *Size) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Size.ProtoReflect.Descriptor instead.
 func (*Size) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{4}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Size) GetWidth() uint32 {
@@ -337,7 +848,7 @@ type CreateRequest struct {
 
 func (x *CreateRequest) Reset() {
 	*x = CreateRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[5]
+	mi := &file_agent_protocol_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -349,7 +860,7 @@ func (x *CreateRequest) String() string {
 func (*CreateRequest) ProtoMessage() {}
 
 func (x *CreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[5]
+	mi := &file_agent_protocol_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -362,7 +873,7 @@ func (x *CreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{5}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CreateRequest) GetContainerId() string {
@@ -404,7 +915,7 @@ type Tmpfs struct {
 
 func (x *Tmpfs) Reset() {
 	*x = Tmpfs{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[6]
+	mi := &file_agent_protocol_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -416,7 +927,7 @@ func (x *Tmpfs) String() string {
 func (*Tmpfs) ProtoMessage() {}
 
 func (x *Tmpfs) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[6]
+	mi := &file_agent_protocol_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -429,7 +940,7 @@ func (x *Tmpfs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tmpfs.ProtoReflect.Descriptor instead.
 func (*Tmpfs) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{6}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Tmpfs) GetPath() string {
@@ -455,7 +966,7 @@ type CreateResponse struct {
 
 func (x *CreateResponse) Reset() {
 	*x = CreateResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[7]
+	mi := &file_agent_protocol_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -467,7 +978,7 @@ func (x *CreateResponse) String() string {
 func (*CreateResponse) ProtoMessage() {}
 
 func (x *CreateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[7]
+	mi := &file_agent_protocol_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -480,7 +991,7 @@ func (x *CreateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateResponse.ProtoReflect.Descriptor instead.
 func (*CreateResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{7}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateResponse) GetPid() uint32 {
@@ -499,7 +1010,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[8]
+	mi := &file_agent_protocol_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -511,7 +1022,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[8]
+	mi := &file_agent_protocol_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -524,7 +1035,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{8}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StartRequest) GetContainerId() string {
@@ -542,7 +1053,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[9]
+	mi := &file_agent_protocol_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -554,7 +1065,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[9]
+	mi := &file_agent_protocol_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -567,7 +1078,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{9}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{15}
 }
 
 type ExecRequest struct {
@@ -582,7 +1093,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[10]
+	mi := &file_agent_protocol_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +1105,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[10]
+	mi := &file_agent_protocol_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +1118,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{10}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExecRequest) GetContainerId() string {
@@ -647,7 +1158,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[11]
+	mi := &file_agent_protocol_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -659,7 +1170,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[11]
+	mi := &file_agent_protocol_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -672,7 +1183,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExecResponse) GetPid() uint32 {
@@ -693,7 +1204,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[12]
+	mi := &file_agent_protocol_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +1216,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[12]
+	mi := &file_agent_protocol_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +1229,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WaitRequest) GetContainerId() string {
@@ -747,7 +1258,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[13]
+	mi := &file_agent_protocol_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +1270,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[13]
+	mi := &file_agent_protocol_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +1283,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WaitResponse) GetExitCode() uint32 {
@@ -815,7 +1326,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[14]
+	mi := &file_agent_protocol_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -827,7 +1338,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[14]
+	mi := &file_agent_protocol_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -840,7 +1351,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SignalRequest) GetContainerId() string {
@@ -879,7 +1390,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[15]
+	mi := &file_agent_protocol_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -891,7 +1402,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[15]
+	mi := &file_agent_protocol_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -904,7 +1415,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{21}
 }
 
 type ResizeRequest struct {
@@ -918,7 +1429,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[16]
+	mi := &file_agent_protocol_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -930,7 +1441,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[16]
+	mi := &file_agent_protocol_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -943,7 +1454,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ResizeRequest) GetContainerId() string {
@@ -975,7 +1486,7 @@ type ResizeResponse struct {
 
 func (x *ResizeResponse) Reset() {
 	*x = ResizeResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[17]
+	mi := &file_agent_protocol_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1498,7 @@ func (x *ResizeResponse) String() string {
 func (*ResizeResponse) ProtoMessage() {}
 
 func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[17]
+	mi := &file_agent_protocol_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1511,7 @@ func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
 func (*ResizeResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{23}
 }
 
 type PauseRequest struct {
@@ -1012,7 +1523,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[18]
+	mi := &file_agent_protocol_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +1535,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[18]
+	mi := &file_agent_protocol_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +1548,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PauseRequest) GetContainerId() string {
@@ -1055,7 +1566,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[19]
+	mi := &file_agent_protocol_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1067,7 +1578,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[19]
+	mi := &file_agent_protocol_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1080,7 +1591,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{25}
 }
 
 type ResumeRequest struct {
@@ -1092,7 +1603,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[20]
+	mi := &file_agent_protocol_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1615,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[20]
+	mi := &file_agent_protocol_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1628,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ResumeRequest) GetContainerId() string {
@@ -1135,7 +1646,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[21]
+	mi := &file_agent_protocol_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1147,7 +1658,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[21]
+	mi := &file_agent_protocol_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1160,7 +1671,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{27}
 }
 
 type UpdateRequest struct {
@@ -1173,7 +1684,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[22]
+	mi := &file_agent_protocol_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1696,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[22]
+	mi := &file_agent_protocol_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1709,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UpdateRequest) GetContainerId() string {
@@ -1223,7 +1734,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[23]
+	mi := &file_agent_protocol_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1235,7 +1746,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[23]
+	mi := &file_agent_protocol_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1248,7 +1759,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{29}
 }
 
 type ProcessesRequest struct {
@@ -1260,7 +1771,7 @@ type ProcessesRequest struct {
 
 func (x *ProcessesRequest) Reset() {
 	*x = ProcessesRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[24]
+	mi := &file_agent_protocol_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1272,7 +1783,7 @@ func (x *ProcessesRequest) String() string {
 func (*ProcessesRequest) ProtoMessage() {}
 
 func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[24]
+	mi := &file_agent_protocol_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1285,7 +1796,7 @@ func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesRequest.ProtoReflect.Descriptor instead.
 func (*ProcessesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{24}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ProcessesRequest) GetContainerId() string {
@@ -1304,7 +1815,7 @@ type ProcessesResponse struct {
 
 func (x *ProcessesResponse) Reset() {
 	*x = ProcessesResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[25]
+	mi := &file_agent_protocol_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1827,7 @@ func (x *ProcessesResponse) String() string {
 func (*ProcessesResponse) ProtoMessage() {}
 
 func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[25]
+	mi := &file_agent_protocol_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1840,7 @@ func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesResponse.ProtoReflect.Descriptor instead.
 func (*ProcessesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{25}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ProcessesResponse) GetPids() []uint32 {
@@ -1337,6 +1848,121 @@ func (x *ProcessesResponse) GetPids() []uint32 {
 		return x.Pids
 	}
 	return nil
+}
+
+type StatsRequest struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ContainerId string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// Answer after this time, or as soon as memory.events counts more OOM kills than oom_kills or the container's init has
+	// exited. 0: at once.
+	WaitMilliseconds uint32 `protobuf:"varint,2,opt,name=wait_milliseconds,json=waitMilliseconds,proto3" json:"wait_milliseconds,omitempty"`
+	OomKills         uint64 `protobuf:"varint,3,opt,name=oom_kills,json=oomKills,proto3" json:"oom_kills,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *StatsRequest) Reset() {
+	*x = StatsRequest{}
+	mi := &file_agent_protocol_agent_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsRequest) ProtoMessage() {}
+
+func (x *StatsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_protocol_agent_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
+func (*StatsRequest) Descriptor() ([]byte, []int) {
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *StatsRequest) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *StatsRequest) GetWaitMilliseconds() uint32 {
+	if x != nil {
+		return x.WaitMilliseconds
+	}
+	return 0
+}
+
+func (x *StatsRequest) GetOomKills() uint64 {
+	if x != nil {
+		return x.OomKills
+	}
+	return 0
+}
+
+type StatsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The container's cgroup, by file name (Linux Documentation/admin-guide/cgroup-v2.rst): cpu.stat, memory.current ...
+	Files         map[string][]byte `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Exited        bool              `protobuf:"varint,2,opt,name=exited,proto3" json:"exited,omitempty"` // the container's init has, and these are its last figures
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatsResponse) Reset() {
+	*x = StatsResponse{}
+	mi := &file_agent_protocol_agent_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsResponse) ProtoMessage() {}
+
+func (x *StatsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_protocol_agent_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
+func (*StatsResponse) Descriptor() ([]byte, []int) {
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *StatsResponse) GetFiles() map[string][]byte {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *StatsResponse) GetExited() bool {
+	if x != nil {
+		return x.Exited
+	}
+	return false
 }
 
 type DeleteRequest struct {
@@ -1349,7 +1975,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[26]
+	mi := &file_agent_protocol_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +1987,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[26]
+	mi := &file_agent_protocol_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +2000,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{26}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DeleteRequest) GetContainerId() string {
@@ -1399,7 +2025,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[27]
+	mi := &file_agent_protocol_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1411,7 +2037,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[27]
+	mi := &file_agent_protocol_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1424,7 +2050,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{27}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{35}
 }
 
 var File_agent_protocol_agent_proto protoreflect.FileDescriptor
@@ -1443,7 +2069,54 @@ const file_agent_protocol_agent_proto_rawDesc = "" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x10\n" +
 	"\x03tag\x18\x02 \x01(\tR\x03tag\x12\x18\n" +
 	"\aoptions\x18\x03 \x01(\tR\aoptions\"\x0f\n" +
-	"\rSetupResponse\"O\n" +
+	"\rSetupResponse\"\xd6\x01\n" +
+	"\x11SetNetworkRequest\x129\n" +
+	"\n" +
+	"interfaces\x18\x01 \x03(\v2\x19.hyper.agent.v1.InterfaceR\n" +
+	"interfaces\x12-\n" +
+	"\x06routes\x18\x02 \x03(\v2\x15.hyper.agent.v1.RouteR\x06routes\x129\n" +
+	"\n" +
+	"neighbours\x18\x03 \x03(\v2\x19.hyper.agent.v1.NeighbourR\n" +
+	"neighbours\x12\x1c\n" +
+	"\tresolvers\x18\x04 \x03(\fR\tresolvers\"\x14\n" +
+	"\x12SetNetworkResponse\"\xdd\x01\n" +
+	"\tInterface\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\fR\x06device\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03mac\x18\x03 \x01(\fR\x03mac\x12\x10\n" +
+	"\x03mtu\x18\x04 \x01(\rR\x03mtu\x12\x0e\n" +
+	"\x02up\x18\x05 \x01(\bR\x02up\x12\x15\n" +
+	"\x06no_arp\x18\x06 \x01(\bR\x05noArp\x125\n" +
+	"\taddresses\x18\a \x03(\v2\x17.hyper.agent.v1.AddressR\taddresses\x12\"\n" +
+	"\rno_link_local\x18\b \x01(\bR\vnoLinkLocal\"\x8f\x01\n" +
+	"\aAddress\x12\x0e\n" +
+	"\x02ip\x18\x01 \x01(\fR\x02ip\x12\x16\n" +
+	"\x06prefix\x18\x02 \x01(\rR\x06prefix\x12\x14\n" +
+	"\x05scope\x18\x03 \x01(\rR\x05scope\x12\x1c\n" +
+	"\tbroadcast\x18\x04 \x01(\fR\tbroadcast\x12\x12\n" +
+	"\x04peer\x18\x05 \x01(\fR\x04peer\x12\x14\n" +
+	"\x05flags\x18\x06 \x01(\rR\x05flags\"\xc5\x02\n" +
+	"\x05Route\x12\x1c\n" +
+	"\tinterface\x18\x01 \x01(\tR\tinterface\x12 \n" +
+	"\vdestination\x18\x02 \x01(\fR\vdestination\x12\x16\n" +
+	"\x06prefix\x18\x03 \x01(\rR\x06prefix\x12\x18\n" +
+	"\agateway\x18\x04 \x01(\fR\agateway\x12\x16\n" +
+	"\x06source\x18\x05 \x01(\fR\x06source\x12\x16\n" +
+	"\x06family\x18\x06 \x01(\rR\x06family\x12\x14\n" +
+	"\x05table\x18\a \x01(\rR\x05table\x12\x12\n" +
+	"\x04type\x18\b \x01(\rR\x04type\x12\x14\n" +
+	"\x05scope\x18\t \x01(\rR\x05scope\x12\x1a\n" +
+	"\bprotocol\x18\n" +
+	" \x01(\rR\bprotocol\x12\x16\n" +
+	"\x06metric\x18\v \x01(\rR\x06metric\x12\x14\n" +
+	"\x05flags\x18\f \x01(\rR\x05flags\x12\x10\n" +
+	"\x03mtu\x18\r \x01(\rR\x03mtu\"w\n" +
+	"\tNeighbour\x12\x1c\n" +
+	"\tinterface\x18\x01 \x01(\tR\tinterface\x12\x0e\n" +
+	"\x02ip\x18\x02 \x01(\fR\x02ip\x12\x10\n" +
+	"\x03mac\x18\x03 \x01(\fR\x03mac\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\rR\x05state\x12\x14\n" +
+	"\x05flags\x18\x05 \x01(\rR\x05flags\"O\n" +
 	"\aStreams\x12\x14\n" +
 	"\x05stdin\x18\x01 \x01(\rR\x05stdin\x12\x16\n" +
 	"\x06stdout\x18\x02 \x01(\rR\x06stdout\x12\x16\n" +
@@ -1503,13 +2176,26 @@ const file_agent_protocol_agent_proto_rawDesc = "" +
 	"\x10ProcessesRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"'\n" +
 	"\x11ProcessesResponse\x12\x12\n" +
-	"\x04pids\x18\x01 \x03(\rR\x04pids\"K\n" +
+	"\x04pids\x18\x01 \x03(\rR\x04pids\"{\n" +
+	"\fStatsRequest\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12+\n" +
+	"\x11wait_milliseconds\x18\x02 \x01(\rR\x10waitMilliseconds\x12\x1b\n" +
+	"\toom_kills\x18\x03 \x01(\x04R\boomKills\"\xa1\x01\n" +
+	"\rStatsResponse\x12>\n" +
+	"\x05files\x18\x01 \x03(\v2(.hyper.agent.v1.StatsResponse.FilesEntryR\x05files\x12\x16\n" +
+	"\x06exited\x18\x02 \x01(\bR\x06exited\x1a8\n" +
+	"\n" +
+	"FilesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"K\n" +
 	"\rDeleteRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x17\n" +
 	"\aexec_id\x18\x02 \x01(\tR\x06execId\"\x10\n" +
-	"\x0eDeleteResponse2\xe7\x06\n" +
+	"\x0eDeleteResponse2\x82\b\n" +
 	"\x05Agent\x12D\n" +
-	"\x05Setup\x12\x1c.hyper.agent.v1.SetupRequest\x1a\x1d.hyper.agent.v1.SetupResponse\x12G\n" +
+	"\x05Setup\x12\x1c.hyper.agent.v1.SetupRequest\x1a\x1d.hyper.agent.v1.SetupResponse\x12S\n" +
+	"\n" +
+	"SetNetwork\x12!.hyper.agent.v1.SetNetworkRequest\x1a\".hyper.agent.v1.SetNetworkResponse\x12G\n" +
 	"\x06Create\x12\x1d.hyper.agent.v1.CreateRequest\x1a\x1e.hyper.agent.v1.CreateResponse\x12D\n" +
 	"\x05Start\x12\x1c.hyper.agent.v1.StartRequest\x1a\x1d.hyper.agent.v1.StartResponse\x12A\n" +
 	"\x04Exec\x12\x1b.hyper.agent.v1.ExecRequest\x1a\x1c.hyper.agent.v1.ExecResponse\x12A\n" +
@@ -1519,7 +2205,8 @@ const file_agent_protocol_agent_proto_rawDesc = "" +
 	"\x05Pause\x12\x1c.hyper.agent.v1.PauseRequest\x1a\x1d.hyper.agent.v1.PauseResponse\x12G\n" +
 	"\x06Resume\x12\x1d.hyper.agent.v1.ResumeRequest\x1a\x1e.hyper.agent.v1.ResumeResponse\x12G\n" +
 	"\x06Update\x12\x1d.hyper.agent.v1.UpdateRequest\x1a\x1e.hyper.agent.v1.UpdateResponse\x12P\n" +
-	"\tProcesses\x12 .hyper.agent.v1.ProcessesRequest\x1a!.hyper.agent.v1.ProcessesResponse\x12G\n" +
+	"\tProcesses\x12 .hyper.agent.v1.ProcessesRequest\x1a!.hyper.agent.v1.ProcessesResponse\x12D\n" +
+	"\x05Stats\x12\x1c.hyper.agent.v1.StatsRequest\x1a\x1d.hyper.agent.v1.StatsResponse\x12G\n" +
 	"\x06Delete\x12\x1d.hyper.agent.v1.DeleteRequest\x1a\x1e.hyper.agent.v1.DeleteResponseB/Z-github.com/hyper-runtime/hyper/agent/protocolb\x06proto3"
 
 var (
@@ -1534,72 +2221,90 @@ func file_agent_protocol_agent_proto_rawDescGZIP() []byte {
 	return file_agent_protocol_agent_proto_rawDescData
 }
 
-var file_agent_protocol_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_agent_protocol_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_agent_protocol_agent_proto_goTypes = []any{
-	(*SetupRequest)(nil),      // 0: hyper.agent.v1.SetupRequest
-	(*Share)(nil),             // 1: hyper.agent.v1.Share
-	(*SetupResponse)(nil),     // 2: hyper.agent.v1.SetupResponse
-	(*Streams)(nil),           // 3: hyper.agent.v1.Streams
-	(*Size)(nil),              // 4: hyper.agent.v1.Size
-	(*CreateRequest)(nil),     // 5: hyper.agent.v1.CreateRequest
-	(*Tmpfs)(nil),             // 6: hyper.agent.v1.Tmpfs
-	(*CreateResponse)(nil),    // 7: hyper.agent.v1.CreateResponse
-	(*StartRequest)(nil),      // 8: hyper.agent.v1.StartRequest
-	(*StartResponse)(nil),     // 9: hyper.agent.v1.StartResponse
-	(*ExecRequest)(nil),       // 10: hyper.agent.v1.ExecRequest
-	(*ExecResponse)(nil),      // 11: hyper.agent.v1.ExecResponse
-	(*WaitRequest)(nil),       // 12: hyper.agent.v1.WaitRequest
-	(*WaitResponse)(nil),      // 13: hyper.agent.v1.WaitResponse
-	(*SignalRequest)(nil),     // 14: hyper.agent.v1.SignalRequest
-	(*SignalResponse)(nil),    // 15: hyper.agent.v1.SignalResponse
-	(*ResizeRequest)(nil),     // 16: hyper.agent.v1.ResizeRequest
-	(*ResizeResponse)(nil),    // 17: hyper.agent.v1.ResizeResponse
-	(*PauseRequest)(nil),      // 18: hyper.agent.v1.PauseRequest
-	(*PauseResponse)(nil),     // 19: hyper.agent.v1.PauseResponse
-	(*ResumeRequest)(nil),     // 20: hyper.agent.v1.ResumeRequest
-	(*ResumeResponse)(nil),    // 21: hyper.agent.v1.ResumeResponse
-	(*UpdateRequest)(nil),     // 22: hyper.agent.v1.UpdateRequest
-	(*UpdateResponse)(nil),    // 23: hyper.agent.v1.UpdateResponse
-	(*ProcessesRequest)(nil),  // 24: hyper.agent.v1.ProcessesRequest
-	(*ProcessesResponse)(nil), // 25: hyper.agent.v1.ProcessesResponse
-	(*DeleteRequest)(nil),     // 26: hyper.agent.v1.DeleteRequest
-	(*DeleteResponse)(nil),    // 27: hyper.agent.v1.DeleteResponse
+	(*SetupRequest)(nil),       // 0: hyper.agent.v1.SetupRequest
+	(*Share)(nil),              // 1: hyper.agent.v1.Share
+	(*SetupResponse)(nil),      // 2: hyper.agent.v1.SetupResponse
+	(*SetNetworkRequest)(nil),  // 3: hyper.agent.v1.SetNetworkRequest
+	(*SetNetworkResponse)(nil), // 4: hyper.agent.v1.SetNetworkResponse
+	(*Interface)(nil),          // 5: hyper.agent.v1.Interface
+	(*Address)(nil),            // 6: hyper.agent.v1.Address
+	(*Route)(nil),              // 7: hyper.agent.v1.Route
+	(*Neighbour)(nil),          // 8: hyper.agent.v1.Neighbour
+	(*Streams)(nil),            // 9: hyper.agent.v1.Streams
+	(*Size)(nil),               // 10: hyper.agent.v1.Size
+	(*CreateRequest)(nil),      // 11: hyper.agent.v1.CreateRequest
+	(*Tmpfs)(nil),              // 12: hyper.agent.v1.Tmpfs
+	(*CreateResponse)(nil),     // 13: hyper.agent.v1.CreateResponse
+	(*StartRequest)(nil),       // 14: hyper.agent.v1.StartRequest
+	(*StartResponse)(nil),      // 15: hyper.agent.v1.StartResponse
+	(*ExecRequest)(nil),        // 16: hyper.agent.v1.ExecRequest
+	(*ExecResponse)(nil),       // 17: hyper.agent.v1.ExecResponse
+	(*WaitRequest)(nil),        // 18: hyper.agent.v1.WaitRequest
+	(*WaitResponse)(nil),       // 19: hyper.agent.v1.WaitResponse
+	(*SignalRequest)(nil),      // 20: hyper.agent.v1.SignalRequest
+	(*SignalResponse)(nil),     // 21: hyper.agent.v1.SignalResponse
+	(*ResizeRequest)(nil),      // 22: hyper.agent.v1.ResizeRequest
+	(*ResizeResponse)(nil),     // 23: hyper.agent.v1.ResizeResponse
+	(*PauseRequest)(nil),       // 24: hyper.agent.v1.PauseRequest
+	(*PauseResponse)(nil),      // 25: hyper.agent.v1.PauseResponse
+	(*ResumeRequest)(nil),      // 26: hyper.agent.v1.ResumeRequest
+	(*ResumeResponse)(nil),     // 27: hyper.agent.v1.ResumeResponse
+	(*UpdateRequest)(nil),      // 28: hyper.agent.v1.UpdateRequest
+	(*UpdateResponse)(nil),     // 29: hyper.agent.v1.UpdateResponse
+	(*ProcessesRequest)(nil),   // 30: hyper.agent.v1.ProcessesRequest
+	(*ProcessesResponse)(nil),  // 31: hyper.agent.v1.ProcessesResponse
+	(*StatsRequest)(nil),       // 32: hyper.agent.v1.StatsRequest
+	(*StatsResponse)(nil),      // 33: hyper.agent.v1.StatsResponse
+	(*DeleteRequest)(nil),      // 34: hyper.agent.v1.DeleteRequest
+	(*DeleteResponse)(nil),     // 35: hyper.agent.v1.DeleteResponse
+	nil,                        // 36: hyper.agent.v1.StatsResponse.FilesEntry
 }
 var file_agent_protocol_agent_proto_depIdxs = []int32{
 	1,  // 0: hyper.agent.v1.SetupRequest.share:type_name -> hyper.agent.v1.Share
-	3,  // 1: hyper.agent.v1.CreateRequest.streams:type_name -> hyper.agent.v1.Streams
-	6,  // 2: hyper.agent.v1.CreateRequest.shm:type_name -> hyper.agent.v1.Tmpfs
-	3,  // 3: hyper.agent.v1.ExecRequest.streams:type_name -> hyper.agent.v1.Streams
-	4,  // 4: hyper.agent.v1.ResizeRequest.size:type_name -> hyper.agent.v1.Size
-	0,  // 5: hyper.agent.v1.Agent.Setup:input_type -> hyper.agent.v1.SetupRequest
-	5,  // 6: hyper.agent.v1.Agent.Create:input_type -> hyper.agent.v1.CreateRequest
-	8,  // 7: hyper.agent.v1.Agent.Start:input_type -> hyper.agent.v1.StartRequest
-	10, // 8: hyper.agent.v1.Agent.Exec:input_type -> hyper.agent.v1.ExecRequest
-	12, // 9: hyper.agent.v1.Agent.Wait:input_type -> hyper.agent.v1.WaitRequest
-	14, // 10: hyper.agent.v1.Agent.Signal:input_type -> hyper.agent.v1.SignalRequest
-	16, // 11: hyper.agent.v1.Agent.Resize:input_type -> hyper.agent.v1.ResizeRequest
-	18, // 12: hyper.agent.v1.Agent.Pause:input_type -> hyper.agent.v1.PauseRequest
-	20, // 13: hyper.agent.v1.Agent.Resume:input_type -> hyper.agent.v1.ResumeRequest
-	22, // 14: hyper.agent.v1.Agent.Update:input_type -> hyper.agent.v1.UpdateRequest
-	24, // 15: hyper.agent.v1.Agent.Processes:input_type -> hyper.agent.v1.ProcessesRequest
-	26, // 16: hyper.agent.v1.Agent.Delete:input_type -> hyper.agent.v1.DeleteRequest
-	2,  // 17: hyper.agent.v1.Agent.Setup:output_type -> hyper.agent.v1.SetupResponse
-	7,  // 18: hyper.agent.v1.Agent.Create:output_type -> hyper.agent.v1.CreateResponse
-	9,  // 19: hyper.agent.v1.Agent.Start:output_type -> hyper.agent.v1.StartResponse
-	11, // 20: hyper.agent.v1.Agent.Exec:output_type -> hyper.agent.v1.ExecResponse
-	13, // 21: hyper.agent.v1.Agent.Wait:output_type -> hyper.agent.v1.WaitResponse
-	15, // 22: hyper.agent.v1.Agent.Signal:output_type -> hyper.agent.v1.SignalResponse
-	17, // 23: hyper.agent.v1.Agent.Resize:output_type -> hyper.agent.v1.ResizeResponse
-	19, // 24: hyper.agent.v1.Agent.Pause:output_type -> hyper.agent.v1.PauseResponse
-	21, // 25: hyper.agent.v1.Agent.Resume:output_type -> hyper.agent.v1.ResumeResponse
-	23, // 26: hyper.agent.v1.Agent.Update:output_type -> hyper.agent.v1.UpdateResponse
-	25, // 27: hyper.agent.v1.Agent.Processes:output_type -> hyper.agent.v1.ProcessesResponse
-	27, // 28: hyper.agent.v1.Agent.Delete:output_type -> hyper.agent.v1.DeleteResponse
-	17, // [17:29] is the sub-list for method output_type
-	5,  // [5:17] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	5,  // 1: hyper.agent.v1.SetNetworkRequest.interfaces:type_name -> hyper.agent.v1.Interface
+	7,  // 2: hyper.agent.v1.SetNetworkRequest.routes:type_name -> hyper.agent.v1.Route
+	8,  // 3: hyper.agent.v1.SetNetworkRequest.neighbours:type_name -> hyper.agent.v1.Neighbour
+	6,  // 4: hyper.agent.v1.Interface.addresses:type_name -> hyper.agent.v1.Address
+	9,  // 5: hyper.agent.v1.CreateRequest.streams:type_name -> hyper.agent.v1.Streams
+	12, // 6: hyper.agent.v1.CreateRequest.shm:type_name -> hyper.agent.v1.Tmpfs
+	9,  // 7: hyper.agent.v1.ExecRequest.streams:type_name -> hyper.agent.v1.Streams
+	10, // 8: hyper.agent.v1.ResizeRequest.size:type_name -> hyper.agent.v1.Size
+	36, // 9: hyper.agent.v1.StatsResponse.files:type_name -> hyper.agent.v1.StatsResponse.FilesEntry
+	0,  // 10: hyper.agent.v1.Agent.Setup:input_type -> hyper.agent.v1.SetupRequest
+	3,  // 11: hyper.agent.v1.Agent.SetNetwork:input_type -> hyper.agent.v1.SetNetworkRequest
+	11, // 12: hyper.agent.v1.Agent.Create:input_type -> hyper.agent.v1.CreateRequest
+	14, // 13: hyper.agent.v1.Agent.Start:input_type -> hyper.agent.v1.StartRequest
+	16, // 14: hyper.agent.v1.Agent.Exec:input_type -> hyper.agent.v1.ExecRequest
+	18, // 15: hyper.agent.v1.Agent.Wait:input_type -> hyper.agent.v1.WaitRequest
+	20, // 16: hyper.agent.v1.Agent.Signal:input_type -> hyper.agent.v1.SignalRequest
+	22, // 17: hyper.agent.v1.Agent.Resize:input_type -> hyper.agent.v1.ResizeRequest
+	24, // 18: hyper.agent.v1.Agent.Pause:input_type -> hyper.agent.v1.PauseRequest
+	26, // 19: hyper.agent.v1.Agent.Resume:input_type -> hyper.agent.v1.ResumeRequest
+	28, // 20: hyper.agent.v1.Agent.Update:input_type -> hyper.agent.v1.UpdateRequest
+	30, // 21: hyper.agent.v1.Agent.Processes:input_type -> hyper.agent.v1.ProcessesRequest
+	32, // 22: hyper.agent.v1.Agent.Stats:input_type -> hyper.agent.v1.StatsRequest
+	34, // 23: hyper.agent.v1.Agent.Delete:input_type -> hyper.agent.v1.DeleteRequest
+	2,  // 24: hyper.agent.v1.Agent.Setup:output_type -> hyper.agent.v1.SetupResponse
+	4,  // 25: hyper.agent.v1.Agent.SetNetwork:output_type -> hyper.agent.v1.SetNetworkResponse
+	13, // 26: hyper.agent.v1.Agent.Create:output_type -> hyper.agent.v1.CreateResponse
+	15, // 27: hyper.agent.v1.Agent.Start:output_type -> hyper.agent.v1.StartResponse
+	17, // 28: hyper.agent.v1.Agent.Exec:output_type -> hyper.agent.v1.ExecResponse
+	19, // 29: hyper.agent.v1.Agent.Wait:output_type -> hyper.agent.v1.WaitResponse
+	21, // 30: hyper.agent.v1.Agent.Signal:output_type -> hyper.agent.v1.SignalResponse
+	23, // 31: hyper.agent.v1.Agent.Resize:output_type -> hyper.agent.v1.ResizeResponse
+	25, // 32: hyper.agent.v1.Agent.Pause:output_type -> hyper.agent.v1.PauseResponse
+	27, // 33: hyper.agent.v1.Agent.Resume:output_type -> hyper.agent.v1.ResumeResponse
+	29, // 34: hyper.agent.v1.Agent.Update:output_type -> hyper.agent.v1.UpdateResponse
+	31, // 35: hyper.agent.v1.Agent.Processes:output_type -> hyper.agent.v1.ProcessesResponse
+	33, // 36: hyper.agent.v1.Agent.Stats:output_type -> hyper.agent.v1.StatsResponse
+	35, // 37: hyper.agent.v1.Agent.Delete:output_type -> hyper.agent.v1.DeleteResponse
+	24, // [24:38] is the sub-list for method output_type
+	10, // [10:24] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_agent_protocol_agent_proto_init() }
@@ -1613,7 +2318,7 @@ func file_agent_protocol_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_protocol_agent_proto_rawDesc), len(file_agent_protocol_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

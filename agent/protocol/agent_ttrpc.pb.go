@@ -9,6 +9,7 @@ import (
 
 type AgentService interface {
 	Setup(context.Context, *SetupRequest) (*SetupResponse, error)
+	SetNetwork(context.Context, *SetNetworkRequest) (*SetNetworkResponse, error)
 	Create(context.Context, *CreateRequest) (*CreateResponse, error)
 	Start(context.Context, *StartRequest) (*StartResponse, error)
 	Exec(context.Context, *ExecRequest) (*ExecResponse, error)
@@ -19,6 +20,7 @@ type AgentService interface {
 	Resume(context.Context, *ResumeRequest) (*ResumeResponse, error)
 	Update(context.Context, *UpdateRequest) (*UpdateResponse, error)
 	Processes(context.Context, *ProcessesRequest) (*ProcessesResponse, error)
+	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
 }
 
@@ -31,6 +33,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.Setup(ctx, &req)
+			},
+			"SetNetwork": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req SetNetworkRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.SetNetwork(ctx, &req)
 			},
 			"Create": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req CreateRequest
@@ -102,6 +111,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 				}
 				return svc.Processes(ctx, &req)
 			},
+			"Stats": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req StatsRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Stats(ctx, &req)
+			},
 			"Delete": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req DeleteRequest
 				if err := unmarshal(&req); err != nil {
@@ -126,6 +142,14 @@ func NewAgentClient(client *ttrpc.Client) AgentService {
 func (c *agentClient) Setup(ctx context.Context, req *SetupRequest) (*SetupResponse, error) {
 	var resp SetupResponse
 	if err := c.client.Call(ctx, "hyper.agent.v1.Agent", "Setup", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) SetNetwork(ctx context.Context, req *SetNetworkRequest) (*SetNetworkResponse, error) {
+	var resp SetNetworkResponse
+	if err := c.client.Call(ctx, "hyper.agent.v1.Agent", "SetNetwork", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil
@@ -206,6 +230,14 @@ func (c *agentClient) Update(ctx context.Context, req *UpdateRequest) (*UpdateRe
 func (c *agentClient) Processes(ctx context.Context, req *ProcessesRequest) (*ProcessesResponse, error) {
 	var resp ProcessesResponse
 	if err := c.client.Call(ctx, "hyper.agent.v1.Agent", "Processes", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) Stats(ctx context.Context, req *StatsRequest) (*StatsResponse, error) {
+	var resp StatsResponse
+	if err := c.client.Call(ctx, "hyper.agent.v1.Agent", "Stats", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

@@ -17,6 +17,9 @@ const (
 	Begin     = 'S'           // host: the session starts with the next byte
 )
 
+// NetworkNamespace is where the guest mounts the network namespace that all its containers are in.
+const NetworkNamespace = "/run/network"
+
 // ShareTag is the mount tag of the host's 9p share.
 const ShareTag = "share"
 
