@@ -66,6 +66,11 @@ type Config struct {
 	// PCIe ports left empty for devices that are added to a running VM.
 	HotplugPorts int `toml:"hotplug_ports" default:"4" min:"0" max:"16"`
 
+	// How an interface of the container's network namespace reaches the guest. "tc" puts a tap beside it and redirects
+	// each packet of one to the other. "macvtap" puts a macvtap on it, which some drivers of host interfaces do better
+	// with; the device is then always hot-plugged, which costs time at the start.
+	NetworkModel string `toml:"network_model" default:"\"tc\"" oneof:"tc macvtap"`
+
 	// KiB that are kept of the guest kernel's console. Older lines go.
 	ConsoleKiB int `toml:"console_kib" default:"256" min:"4" max:"65536"`
 

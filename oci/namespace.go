@@ -3,6 +3,8 @@ package oci
 import (
 	"fmt"
 	"os"
+	"runtime"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -46,6 +48,76 @@ func Namespaces(spec *specs.Spec) HostNamespaces {
 		}
 	}
 	return host
+}
+
+// MemberNamespaces are the host's namespaces of a checked configuration whose container lives in the sandbox that the
+// process sandbox stands for: the network is always that one's. There are no mounts of its own on the host.
+func MemberNamespaces(spec *specs.Spec, sandbox int) HostNamespaces {
+	host := Namespaces(spec)
+	host.Flags &^= unix.CLONE_NEWNS | unix.CLONE_NEWNET
+	host.Join = slices.DeleteFunc(host.Join, func(n NamespacePath) bool { return n.Type == specs.NetworkNamespace })
+	host.Join = append(host.Join, ProcessNamespace(specs.NetworkNamespace, sandbox))
+	return host
+}
+
+// ProcessNamespace is the namespace of that type that a process of the host lives in.
+func ProcessNamespace(kind specs.LinuxNamespaceType, pid int) NamespacePath {
+	name := string(kind)
+	switch kind {
+	case specs.NetworkNamespace:
+		name = "net"
+	case specs.MountNamespace:
+		name = "mnt"
+	}
+	return NamespacePath{kind, fmt.Sprintf("/proc/%d/ns/%s", pid, name)}
+}
+
+// WithinMounts calls f in the mount namespace of a process of the host, by a thread that is given up afterwards. f starts
+// no goroutine: that would be elsewhere.
+func WithinMounts(pid int, f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() { // the first thread does not end, and /proc shows its namespaces as ours
+			defer runtime.UnlockOSThread()
+			done <- WithinMounts(pid, f) // by another thread, as this one is taken
+			return
+		}
+		// Never unlocked: the thread ends with this goroutine.
+		if err := enterMounts(pid); err != nil {
+			done <- err
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
+
+func enterMounts(pid int) error {
+	ns := ProcessNamespace(specs.MountNamespace, pid)
+	file, err := os.Open(ns.Path)
+	if err != nil {
+		return fmt.Errorf("mount namespace: %w", err)
+	}
+	defer file.Close()
+	// setns(2): a thread that shares its root and working directory with others cannot change them.
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("enter mount namespace %s: %w", ns.Path, err)
+	}
+	return nil
+}
+
+// Is tells whether both paths lead to one namespace. A path that leads nowhere does not.
+func (n NamespacePath) Is(other NamespacePath) bool {
+	a, err := os.Stat(n.Path)
+	if err != nil {
+		return false
+	}
+	b, err := os.Stat(other.Path)
+	return err == nil && os.SameFile(a, b)
 }
 
 // Enter moves the calling thread into the namespace; a pid namespace takes only its children in. The path must name a

@@ -207,16 +207,23 @@ func (d Directory) knobs(l Limits, v2 bool) []knob {
 	}
 	set("cpuset", "cpuset.cpus", l.CPUs, l.CPUs != "")
 	set("cpuset", "cpuset.mems", l.Mems, l.Mems != "")
+	shares := l.CPUShares
+	if l.CPUIdle != nil {
+		set("cpu", "cpu.idle", strconv.FormatInt(*l.CPUIdle, 10), true)
+		if *l.CPUIdle != 0 {
+			shares = 0 // an idle cgroup takes none (kernel/sched/fair.c, sched_group_set_shares)
+		}
+	}
 	if v2 {
 		memory := "max"
 		if l.MemoryBytes > 0 {
 			memory = strconv.FormatInt(l.MemoryBytes, 10)
 		}
 		set("memory", "memory.max", memory, l.MemoryBytes != 0)
-		set("cpu", "cpu.weight", strconv.FormatUint(weight(l.CPUShares), 10), l.CPUShares != 0)
+		set("cpu", "cpu.weight", strconv.FormatUint(weight(shares), 10), shares != 0)
 	} else {
 		set("memory", "memory.limit_in_bytes", strconv.FormatInt(max(l.MemoryBytes, -1), 10), l.MemoryBytes != 0)
-		set("cpu", "cpu.shares", strconv.FormatUint(l.CPUShares, 10), l.CPUShares != 0)
+		set("cpu", "cpu.shares", strconv.FormatUint(shares, 10), shares != 0)
 	}
 	return ks
 }

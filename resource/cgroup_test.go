@@ -116,6 +116,11 @@ func live(t *testing.T, name string, c *Cgroup) {
 	if err := c.Apply(Limits{MemoryBytes: -1}); err != nil {
 		t.Errorf("%s: lift the memory limit: %v", name, err)
 	}
+	for idle := range int64(2) {
+		if err := c.Apply(Limits{CPUIdle: new(1 - idle), CPUShares: 512}); err != nil {
+			t.Errorf("%s: idle %d: %v", name, 1-idle, err)
+		}
+	}
 	if err := c.Create(); err == nil || !strings.Contains(err.Error(), strconv.Itoa(pid)) {
 		t.Errorf("%s: a cgroup with strangers was taken: %v", name, err)
 	}

@@ -117,6 +117,7 @@ func memoryLimit(r *specs.LinuxResources) (int64, bool) {
 type Limits struct {
 	MemoryBytes int64  // negative: no limit
 	CPUShares   uint64 // in cgroup v1's measure: 1024 is the normal share
+	CPUIdle     *int64 // 1: only CPU time that nobody else wants; 0: not so. nil leaves the knob alone
 	CPUs        string // list of host CPUs, "0-3,7"
 	Mems        string // list of host memory nodes
 }
@@ -126,7 +127,7 @@ type Limits struct {
 // Memory: with a limit, the whole VM and vmmOverheadMiB beside it. The exact limit holds inside the guest; here it
 // is a fence around the VMM, wide enough that it never kills one that behaves. Without a limit there is none here.
 //
-// CPU: shares and cpusets compare containers with each other, which only the host can do, so they are passed on. The
+// CPU: shares, idleness and cpusets compare containers with each other, which only the host can do, so they are passed on. The
 // quota is not: it holds inside the guest, and no VM can use more than its vCPUs. On the host it would stop QEMU's
 // main loop together with the vCPUs, and make every boot of a small container crawl.
 func HostLimits(r *specs.LinuxResources, vm VM, vmmOverheadMiB int) Limits {
@@ -138,7 +139,7 @@ func HostLimits(r *specs.LinuxResources, vm VM, vmmOverheadMiB int) Limits {
 		}
 	}
 	if r != nil && r.CPU != nil {
-		l.CPUs, l.Mems = r.CPU.Cpus, r.CPU.Mems
+		l.CPUs, l.Mems, l.CPUIdle = r.CPU.Cpus, r.CPU.Mems, r.CPU.Idle
 		if r.CPU.Shares != nil {
 			l.CPUShares = *r.CPU.Shares
 		}

@@ -28,7 +28,7 @@ const (
 
 // Plan is what the root file system and the mounts of a container become.
 type Plan struct {
-	Binds  []Bind        // for Share.Attach
+	Binds  []Bind        // for OpenSources
 	Mounts []specs.Mount // of the guest, one for each of the configuration, in its order
 	Shm    *Shm          // nil: none
 }
@@ -37,6 +37,7 @@ type Plan struct {
 type Bind struct {
 	Source    string // absolute; a link is followed, once
 	Target    string // path in the share: "<cid>/rootfs", or "<cid>/<n>" for the n-th mount of the configuration
+	Place     string // where the container has it
 	Dir       bool   // a directory; else anything that is no directory
 	ReadOnly  bool
 	Recursive bool // with the mounts below it
@@ -57,7 +58,7 @@ func NewPlan(cid, bundle, root string, mounts []specs.Mount, inspect func(path s
 	if cid == "" || cid == "." || cid == ".." || strings.ContainsAny(cid, "/\x00") {
 		return nil, fmt.Errorf("container id %q is no file name", cid)
 	}
-	plan := &Plan{Binds: []Bind{{Source: root, Target: path.Join(cid, rootfs), Dir: true, Recursive: true}}}
+	plan := &Plan{Binds: []Bind{{Source: root, Target: path.Join(cid, rootfs), Place: "/", Dir: true, Recursive: true}}}
 	for n, m := range mounts {
 		guest, err := plan.mount(path.Join(cid, strconv.Itoa(n)), bundle, m, inspect)
 		if err != nil {
@@ -90,7 +91,7 @@ func (p *Plan) mount(target, bundle string, m specs.Mount, inspect func(string) 
 		return m, fmt.Errorf("mount %s to %s: %w", m.Source, m.Destination, err)
 	}
 	p.Binds = append(p.Binds, Bind{
-		Source: source, Target: target, Dir: info.IsDir(), ReadOnly: options.readOnly, Recursive: options.recursive,
+		Source: source, Target: target, Place: m.Destination, Dir: info.IsDir(), ReadOnly: options.readOnly, Recursive: options.recursive,
 	})
 	m.Type, m.Source, m.Options = "bind", path.Join(GuestShare, target), options.shared()
 	return m, nil

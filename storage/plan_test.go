@@ -85,8 +85,9 @@ func TestPlanMount(t *testing.T) {
 			if got := plan.Mounts[0]; !sameMount(got, test.guest) {
 				t.Errorf("guest mounts %+v, want %+v", got, test.guest)
 			}
-			want := []Bind{{Source: "/b/rootfs", Target: "c1/rootfs", Dir: true, Recursive: true}}
+			want := []Bind{{Source: "/b/rootfs", Target: "c1/rootfs", Place: "/", Dir: true, Recursive: true}}
 			if test.bind != nil {
+				test.bind.Place = test.in.Destination
 				want = append(want, *test.bind)
 			}
 			if !reflect.DeepEqual(plan.Binds, want) {

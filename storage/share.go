@@ -64,14 +64,83 @@ func NewShare(dir string) (*Share, error) {
 	return s, nil
 }
 
-// Attach makes the binds appear in the share. On error none of them is left.
-func (s *Share) Attach(binds []Bind) error {
+// openBind is a bind whose source is found: a copy of its mounts that is mounted nowhere yet.
+type openBind struct {
+	Bind
+	tree *os.File
+}
+
+// Sources are the open sources of binds. They are for Share.Attach, once.
+type Sources []openBind
+
+// OpenSources finds the sources of the binds in the caller's mount namespace, which need not be the share's.
+func OpenSources(binds []Bind) (Sources, error) {
+	var sources Sources
+	for _, b := range binds {
+		tree, err := b.open()
+		if err != nil {
+			sources.Close()
+			return nil, fmt.Errorf("share %s: %w", b.Source, err)
+		}
+		sources = append(sources, openBind{b, tree})
+	}
+	return sources, nil
+}
+
+// Close gives the sources up, if they were not attached.
+func (s Sources) Close() {
+	for _, b := range s {
+		b.tree.Close()
+	}
+}
+
+// open copies the mounts at the bind's source.
+func (b Bind) open() (*os.File, error) {
+	source, err := os.OpenFile(b.Source, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer source.Close()
+	info, err := inspect(source)
+	if err != nil {
+		return nil, err
+	}
+	// The plan was made from a look at the same path, which may be another file by now.
+	if err := info.shareable(); err != nil {
+		return nil, err
+	}
+	if info.IsDir() != b.Dir {
+		return nil, errors.New("has changed while the container was made")
+	}
+	var flags uint
+	if b.Recursive {
+		flags = unix.AT_RECURSIVE
+	}
+	tree, err := openTree(source, "", flags)
+	if err != nil {
+		return nil, err
+	}
+	// What lies in the share comes from strangers: whatever QEMU opens there, it is not a device.
+	attributes := uint64(unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID)
+	if b.ReadOnly {
+		attributes |= unix.MOUNT_ATTR_RDONLY
+	}
+	if err := setAttributes(tree, attributes); err != nil {
+		tree.Close()
+		return nil, err
+	}
+	return tree, nil
+}
+
+// Attach makes the sources appear in the share, and closes them. On error none of them is left.
+func (s *Share) Attach(sources Sources) error {
+	defer sources.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, b := range binds {
+	for i, b := range sources {
 		if err := s.attach(b); err != nil {
 			err = fmt.Errorf("share %s: %w", b.Source, err)
-			for _, made := range slices.Backward(binds[:i]) {
+			for _, made := range slices.Backward(sources[:i]) {
 				err = errors.Join(err, s.detach(made.Target))
 			}
 			return err
@@ -80,49 +149,16 @@ func (s *Share) Attach(binds []Bind) error {
 	return nil
 }
 
-func (s *Share) attach(b Bind) error {
-	source, err := os.OpenFile(b.Source, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer source.Close()
-	info, err := inspect(source)
-	if err != nil {
-		return err
-	}
-	// The plan was made from a look at the same path, which may be another file by now.
-	if err := info.shareable(); err != nil {
-		return err
-	}
-	if info.IsDir() != b.Dir {
-		return errors.New("has changed while the container was made")
-	}
-	var flags uint
-	if b.Recursive {
-		flags = unix.AT_RECURSIVE
-	}
-	tree, err := openTree(source, "", flags)
-	if err != nil {
-		return err
-	}
-	defer tree.Close()
-	// What lies in the share comes from strangers: whatever QEMU opens there, it is not a device.
-	attributes := uint64(unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID)
-	if b.ReadOnly {
-		attributes |= unix.MOUNT_ATTR_RDONLY
-	}
-	if err := setAttributes(tree, attributes); err != nil {
-		return err
-	}
+func (s *Share) attach(b openBind) error {
 	if b.Recursive && b.Dir {
-		if err := s.strip(tree); err != nil {
+		if err := s.strip(b.tree); err != nil {
 			return err
 		}
 	}
-	if err := s.place(b); err != nil {
+	if err := s.place(b.Bind); err != nil {
 		return err
 	}
-	if err := moveMount(tree, s.guest, b.Target); err != nil {
+	if err := moveMount(b.tree, s.guest, b.Target); err != nil {
 		return errors.Join(err, s.detach(b.Target))
 	}
 	return nil

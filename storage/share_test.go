@@ -85,7 +85,7 @@ func TestShare(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		must(t, share.Attach([]Bind{
+		must(t, attach(share, []Bind{
 			{Source: at("rootfs"), Target: "c1/rootfs", Dir: true, Recursive: true},
 			{Source: at("data"), Target: "c1/0", Dir: true, Recursive: true, ReadOnly: true},
 			{Source: at("hosts"), Target: "c1/2"},
@@ -123,7 +123,7 @@ func TestShare(t *testing.T) {
 		wantFile(t, at("rootfs/etc/os"), "os")
 		wantFile(t, at("data/nested/deep"), "deep")
 		must(t, share.Detach("c1"))
-		must(t, share.Attach([]Bind{{Source: at("rootfs"), Target: "c1/rootfs", Dir: true, Recursive: true}}))
+		must(t, attach(share, []Bind{{Source: at("rootfs"), Target: "c1/rootfs", Dir: true, Recursive: true}}))
 		wantFile(t, at("share/c1/rootfs/etc/os"), "os")
 	})
 	wantEmpty(t, at("share")) // all of it ended with the mount namespace
@@ -144,7 +144,7 @@ func TestShareStripsKernelFS(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		must(t, share.Attach([]Bind{
+		must(t, attach(share, []Bind{
 			{Source: at("rootfs"), Target: "c1/rootfs", Dir: true, Recursive: true},
 			{Source: at("data"), Target: "c1/0", Dir: true, Recursive: true},
 		}))
@@ -168,11 +168,19 @@ func TestShareDevicesCannotBeOpened(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		must(t, share.Attach([]Bind{{Source: at("rootfs"), Target: "c1/rootfs", Dir: true, Recursive: true}}))
+		must(t, attach(share, []Bind{{Source: at("rootfs"), Target: "c1/rootfs", Dir: true, Recursive: true}}))
 		_, err = os.Open(at("share/c1/rootfs/node"))
 		wantErrno(t, err, unix.EACCES)
 		must(t, unix.Mknod(at("share/c1/rootfs/made"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
 	})
+}
+
+func attach(share *Share, binds []Bind) error {
+	sources, err := OpenSources(binds)
+	if err != nil {
+		return err
+	}
+	return share.Attach(sources)
 }
 
 func TestShareAttachFails(t *testing.T) {
@@ -198,7 +206,7 @@ func TestShareAttachFails(t *testing.T) {
 			return
 		}
 		for _, test := range tests {
-			err := share.Attach([]Bind{root, test.bind})
+			err := attach(share, []Bind{root, test.bind})
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%s: got %v, want %s", test.name, err, test.want)
 			}
@@ -218,7 +226,7 @@ func TestShareFollowsNoLink(t *testing.T) {
 			return
 		}
 		// A link as a source is the engine's wish: it is followed when the bind is made, and never again.
-		must(t, share.Attach([]Bind{
+		must(t, attach(share, []Bind{
 			{Source: at("rootfs"), Target: "c1/rootfs", Dir: true, Recursive: true},
 			{Source: at("link"), Target: "c1/0", Dir: true},
 		}))

@@ -94,6 +94,7 @@ func TestDamagedState(t *testing.T) {
 		"init":            write(spoil(`"pid":12`, `"pid":1`)),
 		"any start":       write(spoil(`"startTime":13`, `"startTime":0`)),
 		"helper":          write(spoil(`"keeper"`, `"programs":{"qemu":{"pid":-1,"startTime":2}},"keeper"`)),
+		"sandbox":         write(spoil(`"keeper"`, `"sandboxId":"../x","keeper"`)),
 		"exit status":     write(spoil(`"keeper"`, `"exitStatus":256,"keeper"`)),
 		"huge":            func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 1<<40)) },
 		"link":            func(path string) error { return os.Symlink(canary, path) },

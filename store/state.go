@@ -22,14 +22,14 @@ type State struct {
 	Owner       string            `json:"owner,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
 
-	// Status is the last that the keeper told: an OCI state or "paused". A container whose keeper is dead has
-	// stopped, whatever stands here.
+	// Status is the last that the keeper told: an OCI state or "paused". A container whose keeper or stand-in is dead
+	// has stopped, whatever stands here.
 	Status     string `json:"status"`
 	ExitStatus *int   `json:"exitStatus,omitempty"` // 0 to 255, once it has stopped
 	Reason     string `json:"reason,omitempty"`     // why it stopped, if not by itself
 
 	BootID   string             `json:"bootId"`             // the host's boot that the pids belong to; set by SaveState
-	Keeper   Process            `json:"keeper,omitzero"`    // zero before there is one
+	Keeper   Process            `json:"keeper,omitzero"`    // of its sandbox; zero before there is one
 	StandIn  Process            `json:"standIn,omitzero"`   // of a further container in a sandbox
 	Programs map[string]Process `json:"programs,omitempty"` // QEMU and helpers, by name
 
@@ -67,6 +67,9 @@ func decodeState(text []byte) (State, error) {
 	}
 	if s := st.ExitStatus; s != nil && (*s < 0 || *s > 255) {
 		return State{}, fmt.Errorf("%d is no exit status", *s)
+	}
+	if st.SandboxID != "" && ValidID(st.SandboxID) != nil {
+		return State{}, fmt.Errorf("%.40q is no sandbox's id", st.SandboxID)
 	}
 	if st.BootID == "" {
 		return State{}, errors.New("no boot id")
