@@ -20,9 +20,9 @@ const module = "github.com/hyper-runtime/hyper/"
 // here may not exist.
 var rooms = map[string][]string{
 	".":          {"config", "keeper", "keeper/api", "oci"},
-	"keeper":     {"config", "console", "hypervisor", "keeper/api", "oci", "program", "resource", "sandbox", "store"},
+	"keeper":     {"config", "console", "hypervisor", "keeper/api", "network", "oci", "program", "resource", "sandbox", "store"},
 	"keeper/api": {},
-	"sandbox":    {"agent/client", "agent/protocol", "console", "device", "hypervisor", "oci", "storage"},
+	"sandbox":    {"agent/client", "agent/protocol", "console", "device", "hypervisor", "network", "oci", "storage"},
 
 	"hypervisor":                {"hypervisor/qmp", "program"},
 	"hypervisor/qmp":            {},
@@ -31,13 +31,15 @@ var rooms = map[string][]string{
 	"config":   {},
 	"console":  {},
 	"device":   {},
+	"network":  {},
 	"oci":      {},
 	"program":  {},
 	"resource": {},
 	"storage":  {},
 	"store":    {},
 
-	"agent":           {"agent/protocol"},
+	"agent":           {"agent/network", "agent/protocol"},
+	"agent/network":   {"agent/protocol"},
 	"agent/client":    {"agent/protocol"},
 	"agent/protocol":  {},
 	"cmd/hyper-agent": {"agent"},
@@ -59,6 +61,8 @@ var modules = map[string][]string{
 	"github.com/hashicorp/yamux":              {"agent", "agent/client", "agent/protocol"},
 	"github.com/opencontainers/runtime-tools": {".", "tests/harness"},
 	"github.com/urfave/cli/v3":                {"."},
+	"github.com/vishvananda/netlink":          {"network"},
+	"github.com/vishvananda/netns":            {"network"},
 	"google.golang.org/grpc":                  {"agent", "agent/client", "keeper"},
 	"google.golang.org/protobuf":              {"agent", "agent/client", "agent/protocol", "keeper", "keeper/api"},
 	"github.com/opencontainers/runtime-spec":  nil,

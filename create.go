@@ -26,7 +26,7 @@ func createFlags() []cli.Flag {
 
 var createCommand = &cli.Command{
 	Name:      "create",
-	Usage:     "create a container in a virtual machine of its own",
+	Usage:     "create a container in a virtual machine of its own, or in that of its pod",
 	ArgsUsage: "ID",
 	Flags:     createFlags(),
 	Action: func(ctx context.Context, cmd *cli.Command) error {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -36,6 +37,13 @@ type exitCode struct {
 
 func (e exitCode) Error() string { return e.err.Error() }
 
+// init keeps the main goroutine of a process that stands for a container on the process's first thread: see keeper.Main.
+func init() {
+	if len(os.Args) > 1 && (os.Args[1] == keeper.Verb || os.Args[1] == keeper.MemberVerb) {
+		runtime.LockOSThread()
+	}
+}
+
 func main() {
 	closeInherited()
 	if len(os.Args) > 1 {
@@ -44,6 +52,8 @@ func main() {
 			os.Exit(keeper.Main())
 		case keeper.StandInVerb:
 			os.Exit(keeper.StandIn())
+		case keeper.MemberVerb:
+			os.Exit(keeper.Member())
 		case keeper.TemplateMakerVerb:
 			os.Exit(keeper.TemplateMaker())
 		}
@@ -76,8 +86,9 @@ func newApp() *cli.Command {
 			&cli.StringFlag{Name: "config", Usage: "configuration file (default: " + config.DefaultPath + ", which need not exist)"},
 		},
 		Commands: []*cli.Command{
-			createCommand, deleteCommand, execCommand, featuresCommand, killCommand, listCommand, pauseCommand, psCommand,
-			resumeCommand, runCommand, specCommand, startCommand, stateCommand, templateCommand, updateCommand,
+			checkpointCommand, createCommand, deleteCommand, eventsCommand, execCommand, featuresCommand, killCommand, listCommand,
+			networkCommand, pauseCommand, psCommand,
+			restoreCommand, resumeCommand, runCommand, specCommand, startCommand, stateCommand, templateCommand, updateCommand,
 		},
 		Before:                    checkGlobals,
 		DisableSliceFlagSeparator: true,

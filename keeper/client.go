@@ -16,6 +16,7 @@ import (
 // call is the client's end of a connection to a keeper.
 type call struct {
 	api.KeeperService
+	api.ProcessService
 	client *ttrpc.Client
 }
 
@@ -26,7 +27,7 @@ func dial(conn *net.UnixConn, files ...*os.File) (*call, error) {
 		return nil, err
 	}
 	client := ttrpc.NewClient(conn, ttrpc.WithUnaryClientInterceptor(plainErrors))
-	return &call{KeeperService: api.NewKeeperClient(client), client: client}, nil
+	return &call{KeeperService: api.NewKeeperClient(client), ProcessService: api.NewProcessClient(client), client: client}, nil
 }
 
 func (c *call) Close() error { return c.client.Close() }
@@ -46,7 +47,7 @@ func plainErrors(ctx context.Context, req *ttrpc.Request, resp *ttrpc.Response, 
 // ErrKeeperGone means that the keeper ended before it answered.
 var ErrKeeperGone = errors.New("the container's keeper has ended")
 
-// open tells a new keeper what it is for.
+// open tells a new keeper or stand-in what it is for.
 func (c *call) open(ctx context.Context, o CreateOptions) error {
 	cfg, err := json.Marshal(o.Config)
 	if err != nil {

@@ -32,7 +32,7 @@ type Container struct {
 	state store.State
 
 	// In the process that created the container:
-	child   *exec.Cmd // the keeper
+	child   *exec.Cmd // the keeper or the stand-in
 	relayed int64     // how far the keeper's log has been repeated in ours
 }
 
@@ -53,12 +53,15 @@ func Load(root, id string) (*Container, error) {
 	return &Container{root: root, dir: dir, state: state}, nil
 }
 
-// keeper identifies the container's keeper; the zero value, which nobody is, before there is one.
+// keeper identifies the keeper of the container's sandbox; the zero value, which nobody is, before there is one.
 func (c *Container) keeper() program.ID { return program.ID(c.state.Keeper) }
 
-// Status is worked out from what the keeper last wrote and whether it lives.
+// body identifies the host's process that stands for the container.
+func (c *Container) body() program.ID { return body(c.state) }
+
+// Status is worked out from what the keeper last wrote and whether it and the container's own process live.
 func (c *Container) Status() specs.ContainerState {
-	if !c.keeper().Alive() {
+	if !c.keeper().Alive() || c.body() != c.keeper() && !c.body().Alive() {
 		return specs.StateStopped
 	}
 	return specs.ContainerState(c.state.Status)
@@ -69,7 +72,7 @@ func (c *Container) Pid() int {
 	if c.Status() == specs.StateStopped {
 		return 0
 	}
-	return c.state.Keeper.PID
+	return c.body().PID
 }
 
 // State is what the state verb prints.
@@ -85,7 +88,22 @@ func (c *Container) dial(files ...*os.File) (*call, error) {
 	if c.Status() == specs.StateStopped {
 		return nil, sandbox.ErrNotRunning
 	}
-	conn, err := c.dir.Dial()
+	return c.reach(files...)
+}
+
+// reach connects to the keeper of the container's sandbox, which must live.
+func (c *Container) reach(files ...*os.File) (*call, error) {
+	dir := c.dir
+	if c.state.SandboxID != "" {
+		st, err := store.Open(c.root)
+		if err != nil {
+			return nil, err
+		}
+		if dir, err = st.Get(c.state.SandboxID); err != nil {
+			return nil, fmt.Errorf("sandbox %s: %w", c.state.SandboxID, err)
+		}
+	}
+	conn, err := dir.Dial()
 	if err != nil {
 		return nil, fmt.Errorf("reach keeper: %w", err)
 	}
@@ -124,16 +142,24 @@ func (c *Container) Start(ctx context.Context) error {
 	return nil
 }
 
-// Kill sends the signal to the container's init, or to all of its processes. all works on a stopped container too, where
-// there is nobody left to signal (runc's kill --all, which engines call after the init has exited).
+// Kill sends the signal to the container's init, or to all of its processes. all works on a stopped container too (runc's
+// kill --all, which engines call after the init has exited): one that shares the pid namespace of another container of
+// its sandbox may have left processes there, else there is nobody to signal.
 func (c *Container) Kill(ctx context.Context, signal unix.Signal, all bool) error {
+	reach := c.dial
 	if all && c.Status() == specs.StateStopped {
-		return nil
+		if c.state.SandboxID == "" || !c.keeper().Alive() {
+			return nil
+		}
+		reach = c.reach
 	}
-	return c.ask(func(k *call) error {
-		_, err := k.Signal(ctx, &api.SignalRequest{ContainerId: c.state.ID, Signal: uint32(signal), All: all})
+	k, err := reach()
+	if err != nil {
 		return err
-	})
+	}
+	defer k.Close()
+	_, err = k.Signal(ctx, &api.SignalRequest{ContainerId: c.state.ID, Signal: uint32(signal), All: all})
+	return err
 }
 
 // Pause freezes the container's processes.
@@ -176,24 +202,42 @@ func (c *Container) Processes(ctx context.Context) (pids []int, err error) {
 	return pids, err
 }
 
-// endTimeout is how long a killed container has to end by itself before its keeper is killed, and its VM with it.
+// endTimeout is how long a killed container has to end by itself before its process on the host is killed: of the
+// sandbox's first container that is the keeper, and the VM ends with it.
 const endTimeout = 15 * time.Second
 
-// end kills the container and returns when its keeper is gone. Asked, the guest brings what it has written to the host
-// before it goes; if it does not answer it is not waited for.
+// end kills the container and returns when its process on the host is gone. Asked, the guest brings what it has written
+// to the host before it goes; if it does not answer it is not waited for.
 func (c *Container) end(ctx context.Context) error {
-	if c.Status() == specs.StateStopped {
+	if !c.body().Alive() {
 		return nil
 	}
 	asked, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
-	if c.Kill(asked, unix.SIGKILL, false) == nil && c.keeper().Wait(asked) == nil {
+	ended := c.Status() == specs.StateStopped // and only its process is still to go
+	if (ended || c.Kill(asked, unix.SIGKILL, false) == nil) && c.body().Wait(asked) == nil {
 		return nil
 	}
-	if err := c.keeper().Signal(unix.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("kill keeper: %w", err)
+	if err := c.body().Signal(unix.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill container's process: %w", err)
 	}
-	return c.keeper().Wait(ctx)
+	return c.body().Wait(ctx)
+}
+
+// leave takes a container that has ended out of the sandbox of another, if that lives.
+func (c *Container) leave(ctx context.Context) error {
+	if c.state.SandboxID == "" || !c.keeper().Alive() {
+		return nil
+	}
+	k, err := c.reach()
+	if err == nil {
+		defer k.Close()
+		_, err = k.Remove(ctx, &api.RemoveRequest{ContainerId: c.state.ID})
+	}
+	if err != nil && c.keeper().Alive() {
+		return fmt.Errorf("leave sandbox %s: %w", c.state.SandboxID, err)
+	}
+	return nil
 }
 
 // Delete removes a stopped or created container, also one whose create was killed; force kills it first, whatever it does. Then it runs the poststop
@@ -211,7 +255,15 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 	if status != specs.StateStopped && status != specs.StateCreated && !force {
 		return fmt.Errorf("cannot delete container %s that is not stopped: %s", c.state.ID, status)
 	}
+	if status == specs.StateCreated && !force {
+		if err := c.checkNoMembers(); err != nil {
+			return err
+		}
+	}
 	if err := c.end(ctx); err != nil {
+		return err
+	}
+	if err := c.leave(ctx); err != nil {
 		return err
 	}
 	if len(c.state.Cgroup) == 0 {
@@ -224,19 +276,36 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 	if err := cgroup.Remove(); err != nil {
 		return err
 	}
-	hooks, err := c.hooks()
+	spec, err := c.spec()
 	if err != nil {
 		return errors.Join(err, c.dir.Remove())
+	}
+	if err := cleanNetwork(spec); err != nil {
+		return err
 	}
 	if err := c.dir.Remove(); err != nil {
 		return err
 	}
-	for _, hook := range hooks.Poststop {
+	if spec.Hooks == nil {
+		return nil
+	}
+	for _, hook := range spec.Hooks.Poststop {
 		if err := c.runHooks(ctx, "poststop", []specs.Hook{hook}, specs.StateStopped); err != nil {
 			slog.Warn("the container is deleted all the same", "error", err)
 		}
 	}
 	return nil
+}
+
+// checkNoMembers refuses when a container in this one's VM has not stopped.
+func (c *Container) checkNoMembers() error {
+	return eachContainer(c.root, func(other *Container) error {
+		if other.state.SandboxID == c.state.ID && other.Status() != specs.StateStopped {
+			return fmt.Errorf("cannot delete container %s: its sandbox has container %s, which is not stopped: %s",
+				c.state.ID, other.state.ID, other.Status())
+		}
+		return nil
+	})
 }
 
 // wait returns the container's status, in the process that created it.
@@ -253,13 +322,18 @@ func (c *Container) wait() (int, error) {
 	return ws.ExitStatus(), nil
 }
 
-// spec is the configuration that create read.
-func (c *Container) spec() (*specs.Spec, error) {
+// bundle is the bundle as create read it.
+func (c *Container) bundle() (*oci.Bundle, error) {
 	raw, err := c.dir.LoadConfig()
 	if err != nil {
 		return nil, err
 	}
-	bundle, err := oci.Decode(c.state.Bundle, raw)
+	return oci.Decode(c.state.Bundle, raw)
+}
+
+// spec is the configuration that create read.
+func (c *Container) spec() (*specs.Spec, error) {
+	bundle, err := c.bundle()
 	if err != nil {
 		return nil, err
 	}
@@ -291,7 +365,7 @@ func (c *Container) runHooks(ctx context.Context, kind string, hooks []specs.Hoo
 	state := c.State().Hook()
 	state.Status = status
 	if status != specs.StateStopped {
-		state.Pid = c.state.Keeper.PID
+		state.Pid = c.body().PID
 	}
 	return oci.RunHooks(ctx, kind, hooks, state)
 }

@@ -47,27 +47,67 @@ func (u undo) run(err error) error {
 	return err
 }
 
-// Create makes a container in a VM of its own, held until Start. The process that stands for it inherits our stdin,
-// stdout and stderr. On error nothing is left.
+// plan is what Create has found out before it makes anything.
+type plan struct {
+	CreateOptions
+	bundle *oci.Bundle
+	cgroup *resource.Cgroup
+	home   *Container  // whose sandbox the container will live in; nil: one of its own
+	size   resource.VM // of its own VM
+	limits resource.Limits
+}
+
+func newPlan(o CreateOptions) (p plan, err error) {
+	p.CreateOptions = o
+	if p.bundle, err = oci.Load(o.Bundle); err != nil {
+		return p, err
+	}
+	spec := p.bundle.Spec
+	if err := oci.Check(spec); err != nil {
+		return p, err
+	}
+	if err := checkTerminal(spec.Process, o); err != nil {
+		return p, err
+	}
+	if p.cgroup, err = resource.New(spec.Linux.CgroupsPath, o.ID, o.SystemdCgroup); err != nil {
+		return p, err
+	}
+	if p.home, err = homeOf(o.Root, spec); err != nil || p.home != nil {
+		return p, err
+	}
+	if p.Config, err = o.Config.Annotated(spec.Annotations); err != nil {
+		return p, err
+	}
+	resources, err := oci.SandboxResources(spec)
+	if err != nil {
+		return p, err
+	}
+	if p.size, err = vmSize(p.Config, resources); err != nil {
+		return p, err
+	}
+	p.limits = resource.HostLimits(resources, p.size, p.Config.VMMOverheadMiB)
+	return p, nil
+}
+
+// spawn starts the process that stands for the container: the keeper, or in the sandbox of another a stand-in, which is
+// too small for the container's limits to mean it.
+func (p plan) spawn() (*child, error) {
+	spec, verb := p.bundle.Spec, Verb
+	namespaces := oci.Namespaces(spec)
+	if p.home != nil {
+		verb, namespaces = MemberVerb, oci.MemberNamespaces(spec, p.home.Pid())
+	}
+	return spawn(verb, p.ID, commandLine(spec.Process), namespaces)
+}
+
+// Create makes a container, held until Start, in a VM of its own or in that of a sandbox that there is: homeOf decides.
+// The process that stands for it inherits our stdin, stdout and stderr. On error nothing is left.
 func Create(ctx context.Context, o CreateOptions) (c *Container, err error) {
-	bundle, err := oci.Load(o.Bundle)
+	p, err := newPlan(o)
 	if err != nil {
 		return nil, err
 	}
-	if err := oci.Check(bundle.Spec); err != nil {
-		return nil, err
-	}
-	if err := checkTerminal(bundle.Spec.Process, o); err != nil {
-		return nil, err
-	}
-	if o.Config, err = o.Config.Annotated(bundle.Spec.Annotations); err != nil {
-		return nil, err
-	}
-	size, err := vmSize(o.Config, bundle.Spec.Linux.Resources)
-	if err != nil {
-		return nil, err
-	}
-	st, err := store.Open(o.Root)
+	st, err := store.Open(p.Root)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +117,7 @@ func Create(ctx context.Context, o CreateOptions) (c *Container, err error) {
 			err = made.run(err)
 		}
 	}()
-	dir, err := st.Create(o.ID)
+	dir, err := st.Create(p.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -87,25 +127,21 @@ func Create(ctx context.Context, o CreateOptions) (c *Container, err error) {
 		return nil, err
 	}
 	defer unlock()
-	cgroup, err := resource.New(bundle.Spec.Linux.CgroupsPath, o.ID, o.SystemdCgroup)
-	if err != nil {
-		return nil, err
-	}
 	// Known before it is made: whoever cleans up after us, should we be killed, finds it in the state.
-	if err := begin(dir, o, bundle, cgroup); err != nil {
+	if err := p.begin(dir); err != nil {
 		return nil, err
 	}
-	made.add(cgroup.Remove)
-	if err := cgroup.Create(); err != nil {
+	made.add(p.cgroup.Remove)
+	if err := p.cgroup.Create(); err != nil {
 		return nil, err
 	}
 	slog.Debug("the run directory and the cgroup are made")
-	k, err := spawn(Verb, o.ID, commandLine(bundle.Spec.Process), oci.Namespaces(bundle.Spec))
+	k, err := p.spawn()
 	if err != nil {
 		return nil, err
 	}
 	made.add(k.kill)
-	if err := errors.Join(cgroup.Add(k.pid()), cgroup.Apply(resource.HostLimits(bundle.Spec.Linux.Resources, size, o.Config.VMMOverheadMiB))); err != nil {
+	if err := errors.Join(p.cgroup.Add(k.pid()), p.cgroup.Apply(p.limits)); err != nil {
 		return nil, err
 	}
 	conn, err := dial(k.conn)
@@ -113,22 +149,18 @@ func Create(ctx context.Context, o CreateOptions) (c *Container, err error) {
 		return nil, err
 	}
 	defer conn.Close()
-	slog.Debug("the keeper runs in its cgroup")
-	if err := conn.open(ctx, o); err != nil {
+	slog.Debug("the container's process runs in its cgroup")
+	if err := conn.open(ctx, p.CreateOptions); err != nil {
 		return nil, err
 	}
-	if c, err = Load(o.Root, o.ID); err != nil {
+	if c, err = Load(p.Root, p.ID); err != nil {
 		return nil, err
 	}
 	c.child = k.cmd
-	if h := bundle.Spec.Hooks; h != nil {
-		//lint:ignore SA1019 deprecated in the specification, and what docker 20.10 uses
-		if err := c.runHooks(ctx, "prestart", h.Prestart, specs.StateCreating); err != nil {
-			return nil, err
-		}
-		if err := c.runHooks(ctx, "createRuntime", h.CreateRuntime, specs.StateCreating); err != nil {
-			return nil, err
-		}
+	created := c // c is nil on the way out
+	made.add(func() error { return created.leave(context.WithoutCancel(ctx)) })
+	if err := c.runCreateHooks(ctx, p.bundle.Spec.Hooks); err != nil {
+		return nil, err
 	}
 	if _, err := conn.Create(ctx, &api.CreateRequest{}); err != nil {
 		return nil, err
@@ -137,38 +169,56 @@ func Create(ctx context.Context, o CreateOptions) (c *Container, err error) {
 		return nil, err
 	}
 	c.relayed = relay(dir, 0)
-	if err := wantTemplate(o.Config, size); err != nil {
-		slog.Warn("no template can be made", "error", err) // the next one has to boot, too
+	if p.home == nil {
+		if err := wantTemplate(p.Config, p.size); err != nil {
+			slog.Warn("no template can be made", "error", err) // the next one has to boot, too
+		}
 	}
-	if o.PidFile != "" {
-		if err := writePidFile(o.PidFile, k.pid()); err != nil {
+	if p.PidFile != "" {
+		if err := writePidFile(p.PidFile, k.pid()); err != nil {
 			return nil, err
 		}
 	}
 	return c, nil
 }
 
+// runCreateHooks runs the hooks that run in the caller's namespaces before the container is created.
+func (c *Container) runCreateHooks(ctx context.Context, h *specs.Hooks) error {
+	if h == nil {
+		return nil
+	}
+	//lint:ignore SA1019 deprecated in the specification, and what docker 20.10 uses
+	if err := c.runHooks(ctx, "prestart", h.Prestart, specs.StateCreating); err != nil {
+		return err
+	}
+	return c.runHooks(ctx, "createRuntime", h.CreateRuntime, specs.StateCreating)
+}
+
 // begin writes what the keeper reads, and what is known of the container should we be killed from here on.
-func begin(dir *store.Dir, o CreateOptions, bundle *oci.Bundle, cgroup *resource.Cgroup) error {
-	rootfs, err := bundle.Root()
+func (p plan) begin(dir *store.Dir) error {
+	rootfs, err := p.bundle.Root()
 	if err != nil {
 		return err
 	}
-	kept, err := json.Marshal(cgroup)
+	kept, err := json.Marshal(p.cgroup)
 	if err != nil {
 		return fmt.Errorf("encode cgroup: %w", err)
 	}
-	return errors.Join(dir.SaveConfig(bundle.Raw), dir.SaveState(store.State{
-		OCIVersion:  bundle.Spec.Version,
-		ID:          o.ID,
-		Bundle:      bundle.Path,
+	state := store.State{
+		OCIVersion:  p.bundle.Spec.Version,
+		ID:          p.ID,
+		Bundle:      p.bundle.Path,
 		Rootfs:      rootfs,
 		Owner:       owner(),
 		Created:     time.Now().UTC(),
 		Status:      string(specs.StateCreating),
-		Annotations: bundle.Spec.Annotations,
+		Annotations: p.bundle.Spec.Annotations,
 		Cgroup:      kept,
-	}))
+	}
+	if p.home != nil {
+		state.SandboxID, state.Keeper = p.home.state.ID, p.home.state.Keeper
+	}
+	return errors.Join(dir.SaveConfig(p.bundle.Raw), dir.SaveState(state))
 }
 
 // owner is the name of the user that we run as, or "#" and the uid.

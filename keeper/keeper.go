@@ -15,11 +15,11 @@ import (
 	"sync"
 	"time"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/hyper-runtime/hyper/console"
 	"github.com/hyper-runtime/hyper/oci"
+	"github.com/hyper-runtime/hyper/resource"
 	"github.com/hyper-runtime/hyper/sandbox"
 	"github.com/hyper-runtime/hyper/store"
 )
@@ -30,24 +30,29 @@ const Verb = "keeper"
 // requestFD is where the keeper finds the connection to the verb that started it.
 const requestFD = 3
 
-// partingTime bounds how long a keeper that ends waits for the stand-ins of exec processes to take their statuses.
+// partingTime bounds how long a keeper that ends waits for verbs and stand-ins to take their answers.
 const partingTime = 2 * time.Second
 
-// keeper is the state of the process. The fields above mu are set by Open and Create, before anyone else reads them.
+// keeper is the state of the process. The fields above lists are set by Open and Create, before anyone else reads them.
 type keeper struct {
-	stdio     [3]*os.File // the process's stdin, stdout and stderr, which are the container's
-	terminal  *os.File    // the container's terminal; nil without one
-	dir       *store.Dir
-	bundle    *oci.Bundle
-	sandbox   *sandbox.Sandbox
-	container *sandbox.Container
-	created   chan struct{} // closed when the container is
+	record                  // of the sandbox's first container
+	stdio      [3]*os.File  // the process's stdin, stdout and stderr, which are the container's
+	terminal   *os.File     // the container's terminal; nil without one
+	containers *store.Store // all of this root
+	bundle     *oci.Bundle
+	sandbox    *sandbox.Sandbox
+	container  *sandbox.Container
+	first      firstThread
+	created    chan struct{} // closed when the container is
 
-	sessions sync.WaitGroup // connections with an exec process
+	size        resource.VM // of the VM
+	overheadMiB int         // that the host's limits leave for QEMU beside it
 
-	mu    sync.Mutex
-	state store.State // guarded by mu
-	execs []*session  // guarded by mu; those whose process has not exited
+	connections sync.RWMutex // held for reading by each connection, for writing by a keeper that ends
+
+	lists   sync.Mutex
+	execs   []*session         // guarded by lists; those whose process has not exited
+	members map[string]*member // guarded by lists; the further containers, by id
 }
 
 // Main is the life of the keeper process. It returns the status to exit with: the container's.
@@ -58,7 +63,7 @@ func Main() int {
 	if err != nil {
 		return 1
 	}
-	k := &keeper{stdio: stdio, created: make(chan struct{})}
+	k := &keeper{stdio: stdio, first: make(firstThread), created: make(chan struct{}), members: make(map[string]*member)}
 	// Mounts of the host still arrive here; ours do not get out.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return 1
@@ -72,23 +77,19 @@ func Main() int {
 		defer close(left)
 		k.serve(conn)
 	}()
-	select {
-	case <-k.created:
-	case <-left:
-		select {
-		case <-k.created:
-		default: // the verb gave up, failed or was killed
-			if k.sandbox != nil {
-				k.sandbox.Kill()
-			}
-			return 1
+	if !k.first.await(k.created, left) { // the verb gave up, failed or was killed
+		if k.sandbox != nil {
+			k.sandbox.Kill()
 		}
+		return 1
 	}
 	if k.terminal != nil {
 		k.resize() // it may have changed before the guest's existed
 	}
 	go k.forward(signals)
-	return k.keep()
+	status := make(chan int)
+	go func() { status <- k.keep() }()
+	return <-status
 }
 
 // inherited is the Unix socket that another process left at the descriptor.
@@ -158,23 +159,31 @@ func (k *keeper) keep() int {
 		}
 		slog.Error("the VM ended before its container", "reason", reason)
 	}
-	parting := make(chan struct{})
-	go func() {
-		k.sessions.Wait()
-		close(parting)
-	}()
-	select {
-	case <-parting:
-	case <-time.After(partingTime):
-	}
+	k.part(partingTime)
 	k.sandbox.Kill()
 	slog.Debug("the VM has ended")
-	if err := k.saveState(func(s *store.State) {
-		s.Status, s.ExitStatus, s.Reason = string(specs.StateStopped), &status, reason
-	}); err != nil {
+	if err := k.saveEnd(status, reason); err != nil {
 		slog.Error("save state", "error", err)
 	}
 	return status
+}
+
+// part kills the members and waits until all connections have ended, limit at most; it tells whether they have. A
+// process may exit before the call that started it is answered: the answer is still due.
+func (k *keeper) part(limit time.Duration) bool {
+	ended := make(chan struct{})
+	go func() {
+		k.killMembers()
+		k.connections.Lock()
+		defer k.connections.Unlock()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return true
+	case <-time.After(limit):
+		return false
+	}
 }
 
 // forward passes signals that the keeper gets on to the container's process, as they would have reached it were it a
@@ -204,40 +213,31 @@ func (k *keeper) resize() {
 	}
 }
 
-// saveState changes the state on disk.
-func (k *keeper) saveState(change func(*store.State)) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	change(&k.state)
-	return k.dir.SaveState(k.state)
+// addSession counts the session's process among the living until it has exited.
+func (k *keeper) addSession(s *session) {
+	k.lists.Lock()
+	defer k.lists.Unlock()
+	if s.member == nil {
+		k.execs = append(k.execs, s)
+	}
 }
 
-func (k *keeper) saveStatus(status specs.ContainerState) error {
-	return k.saveState(func(s *store.State) { s.Status = string(status) })
-}
-
-// addExec counts the session's process among the living until it has exited.
-func (k *keeper) addExec(s *session) {
-	k.sessions.Add(1)
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.execs = append(k.execs, s)
-}
-
-func (k *keeper) removeExec(s *session) {
-	k.mu.Lock()
+func (k *keeper) removeSession(s *session) {
+	k.lists.Lock()
+	defer k.lists.Unlock()
 	k.execs = slices.DeleteFunc(k.execs, func(e *session) bool { return e == s })
-	k.mu.Unlock()
-	k.sessions.Done()
 }
 
-// pids are the host's processes that stand for the container's: the keeper and the stand-ins.
-func (k *keeper) pids() []int32 {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	pids := []int32{int32(k.state.Keeper.PID)}
+// pids are the host's processes that stand for a container's: the keeper or the container's stand-in, and the stand-ins
+// of its exec processes.
+func (k *keeper) pids(id string) []int32 {
+	pids := []int32{int32(k.recordOf(id).body().PID)}
+	k.lists.Lock()
+	defer k.lists.Unlock()
 	for _, s := range k.execs {
-		pids = append(pids, s.pid)
+		if s.inside == id {
+			pids = append(pids, s.pid)
+		}
 	}
 	return pids
 }

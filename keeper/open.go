@@ -12,9 +12,9 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/hyper-runtime/hyper/config"
-	"github.com/hyper-runtime/hyper/console"
 	"github.com/hyper-runtime/hyper/hypervisor"
 	"github.com/hyper-runtime/hyper/keeper/api"
+	"github.com/hyper-runtime/hyper/network"
 	"github.com/hyper-runtime/hyper/oci"
 	"github.com/hyper-runtime/hyper/program"
 	"github.com/hyper-runtime/hyper/resource"
@@ -31,13 +31,20 @@ func (s *session) Open(ctx context.Context, r *api.OpenRequest) (*api.OpenRespon
 	if err := s.load(r); err != nil {
 		return nil, err
 	}
-	if err := s.openTerminal(r); err != nil {
-		return nil, err
-	}
-	size, err := vmSize(cfg, s.bundle.Spec.Linux.Resources)
+	terminal, err := openTerminal(r, s.bundle.Spec.Process, s.keeper.stdio[0])
 	if err != nil {
 		return nil, err
 	}
+	s.terminal = terminal
+	resources, err := oci.SandboxResources(s.bundle.Spec)
+	if err != nil {
+		return nil, err
+	}
+	size, err := vmSize(cfg, resources)
+	if err != nil {
+		return nil, err
+	}
+	s.size, s.overheadMiB = size, cfg.VMMOverheadMiB
 	machine, why, err := newMachine(cfg, size)
 	if err != nil {
 		return nil, err
@@ -55,6 +62,7 @@ func (s *session) Open(ctx context.Context, r *api.OpenRequest) (*api.OpenRespon
 		Console:     s.dir.Path(store.ConsoleLog),
 		ConsoleSize: cfg.ConsoleKiB << 10,
 		BootTimeout: time.Duration(cfg.BootTimeoutSeconds) * time.Second,
+		Network:     cfg.NetworkModel,
 		Log:         slog.Default(),
 	})
 	if err != nil {
@@ -70,6 +78,7 @@ func (k *keeper) load(r *api.OpenRequest) error {
 	if err != nil {
 		return err
 	}
+	k.containers = st
 	if k.dir, err = st.Get(r.ContainerId); err != nil {
 		return err
 	}
@@ -94,25 +103,7 @@ func (k *keeper) load(r *api.OpenRequest) error {
 	return k.openLog(r.Debug)
 }
 
-// openTerminal finds the container's terminal, if it has one: the caller's own, or a new one for the engine.
-func (k *keeper) openTerminal(r *api.OpenRequest) (err error) {
-	p := k.bundle.Spec.Process
-	switch {
-	case p == nil || !p.Terminal:
-	case r.OwnTerminal:
-		if k.terminal, err = duplicate(k.stdio[0]); err != nil {
-			return err
-		}
-		if w, h, err := console.Size(k.terminal); err == nil && w > 0 {
-			p.ConsoleSize = &specs.Box{Width: uint(w), Height: uint(h)}
-		}
-	default:
-		k.terminal, err = newTerminal(r.ConsoleSocket, p)
-	}
-	return err
-}
-
-// vmSize is the size of the VM for a container.
+// vmSize is the size of the VM for a sandbox.
 func vmSize(cfg config.Config, resources *specs.LinuxResources) (resource.VM, error) {
 	host, err := resource.ReadHost()
 	if err != nil {
@@ -139,12 +130,15 @@ func (s *session) Create(ctx context.Context, _ *api.CreateRequest) (*api.Create
 	if err != nil {
 		return nil, err
 	}
-	container, err := s.sandbox.Create(ctx, s.state.ID, s.bundle, stdio)
+	container, err := s.sandbox.Create(ctx, s.state.ID, s.bundle, stdio, nil)
 	if err != nil {
 		return nil, err
 	}
 	s.container = container
 	if err := s.saveStatus(specs.StateCreated); err != nil {
+		return nil, err
+	}
+	if err := s.first.showFiles(s.state.ID, s.bundle); err != nil {
 		return nil, err
 	}
 	if err := s.listen(); err != nil {
@@ -172,7 +166,7 @@ func newMachine(cfg config.Config, size resource.VM) (hypervisor.Machine, string
 		Arch: hypervisor.Arch(runtime.GOARCH), Accel: accel, QEMU: cfg.QEMU, Type: cfg.Machine, CPUModel: cfg.CPUModel,
 		VCPUs: size.VCPUs, MemoryMiB: size.MemoryMiB,
 		Kernel: cfg.Kernel, Initrd: cfg.Initrd, KernelArgs: cfg.KernelArgs, Ports: cfg.HotplugPorts,
-		Balloon: cfg.Template == "off",
+		Balloon: cfg.Template == "off", VHost: network.HasVHost(),
 	}, why, nil
 }
 

@@ -18,10 +18,14 @@ func (s *session) Start(ctx context.Context, r *api.StartRequest) (*api.StartRes
 	if err != nil {
 		return nil, err
 	}
+	// Engines may wire the network namespace only now that there is a process in it (docker from 26 on).
+	if err := s.sandbox.SyncNetwork(ctx); err != nil {
+		return nil, err
+	}
 	if err := c.Start(ctx); err != nil {
 		return nil, err
 	}
-	return &api.StartResponse{}, s.saveStatus(specs.StateRunning)
+	return &api.StartResponse{}, s.recordOf(r.ContainerId).saveStatus(specs.StateRunning)
 }
 
 func (s *session) Exec(ctx context.Context, r *api.ExecRequest) (*api.ExecResponse, error) {
@@ -31,7 +35,7 @@ func (s *session) Exec(ctx context.Context, r *api.ExecRequest) (*api.ExecRespon
 	}
 	s.starting.Lock()
 	defer s.starting.Unlock()
-	if s.process != nil {
+	if s.process != nil || s.member != nil {
 		return nil, errors.New("this connection has a process already")
 	}
 	var process specs.Process
@@ -44,20 +48,27 @@ func (s *session) Exec(ctx context.Context, r *api.ExecRequest) (*api.ExecRespon
 	if err != nil {
 		return nil, err
 	}
-	s.process, s.pid = p, r.Pid
-	s.addExec(s)
+	s.process, s.inside, s.pid = p, r.ContainerId, r.Pid
+	s.addSession(s)
 	return &api.ExecResponse{}, nil
 }
 
 func (s *session) Wait(ctx context.Context, _ *api.WaitRequest) (*api.WaitResponse, error) {
 	s.starting.Lock()
-	p := s.process
+	p, m := s.process, s.member
 	s.starting.Unlock()
-	if p == nil {
+	var exited <-chan struct{}
+	switch {
+	case p == nil && m == nil:
 		return nil, sandbox.ErrNoProcess
+	case p == nil: // a container without one, which ends with the VM or its stand-in
+	case m != nil:
+		exited = m.ended
+	default:
+		exited = p.Exited()
 	}
 	select {
-	case <-p.Exited():
+	case <-exited:
 		return &api.WaitResponse{Status: uint32(p.Status())}, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -94,7 +105,7 @@ func (s *session) Pause(ctx context.Context, r *api.PauseRequest) (*api.PauseRes
 	if err := c.Pause(ctx); err != nil {
 		return nil, err
 	}
-	return &api.PauseResponse{}, s.saveStatus(sandbox.StatePaused)
+	return &api.PauseResponse{}, s.recordOf(r.ContainerId).saveStatus(sandbox.StatePaused)
 }
 
 func (s *session) Resume(ctx context.Context, r *api.ResumeRequest) (*api.ResumeResponse, error) {
@@ -105,24 +116,12 @@ func (s *session) Resume(ctx context.Context, r *api.ResumeRequest) (*api.Resume
 	if err := c.Resume(ctx); err != nil {
 		return nil, err
 	}
-	return &api.ResumeResponse{}, s.saveStatus(specs.StateRunning)
-}
-
-func (s *session) Update(ctx context.Context, r *api.UpdateRequest) (*api.UpdateResponse, error) {
-	c, err := s.sandbox.Container(r.ContainerId)
-	if err != nil {
-		return nil, err
-	}
-	var resources specs.LinuxResources
-	if err := json.Unmarshal(r.Resources, &resources); err != nil {
-		return nil, fmt.Errorf("resources: %w", err)
-	}
-	return &api.UpdateResponse{}, c.Update(ctx, &resources)
+	return &api.ResumeResponse{}, s.recordOf(r.ContainerId).saveStatus(specs.StateRunning)
 }
 
 func (s *session) Processes(_ context.Context, r *api.ProcessesRequest) (*api.ProcessesResponse, error) {
 	if _, err := s.sandbox.Container(r.ContainerId); err != nil {
 		return nil, err
 	}
-	return &api.ProcessesResponse{Pids: s.pids()}, nil
+	return &api.ProcessesResponse{Pids: s.pids(r.ContainerId)}, nil
 }

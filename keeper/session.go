@@ -18,30 +18,43 @@ import (
 // maxFiles is how many descriptors a connection may bring: stdin, stdout, stderr.
 const maxFiles = 3
 
-// session is one connection of a verb: the descriptors that came with it and the process it started.
+// session is one connection of a verb or a stand-in: the descriptors that came with it and the process it started.
 type session struct {
 	*keeper
 	stdio sandbox.Stdio
 
-	starting sync.Mutex       // held while Exec runs
-	process  *sandbox.Process // nil before Exec
-	pid      int32            // of the host process that stands for it
+	starting sync.Mutex       // held while Exec or Add runs
+	process  *sandbox.Process // nil before Exec or Add, and for a container without a process
+	inside   string           // the id of the container that the process is in
+	member   *member          // that Add made; nil with Exec
+	pid      int32            // of the host process that stands for an exec process
 }
 
-// serve answers the calls of one connection until it ends.
+// serve is the life of one connection.
 func (k *keeper) serve(conn *net.UnixConn) {
 	defer conn.Close()
+	if k.connections.TryRLock() { // else the keeper ends: it serves those who come now, and does not wait for them
+		defer k.connections.RUnlock()
+	}
 	files, err := receiveFiles(conn)
 	if err != nil {
 		return
 	}
 	s := &session{keeper: k, stdio: stdioOf(files)}
 	defer s.end()
+	answer(conn, func(server *ttrpc.Server) {
+		api.RegisterKeeperService(server, s)
+		api.RegisterProcessService(server, s)
+	})
+}
+
+// answer serves the calls of one connection until it ends.
+func answer(conn *net.UnixConn, register func(*ttrpc.Server)) {
 	server, err := ttrpc.NewServer()
 	if err != nil {
 		return
 	}
-	api.RegisterKeeperService(server, s)
+	register(server)
 	l := &oneConn{conn: &notifyConn{Conn: conn, closed: make(chan struct{})}}
 	server.Serve(context.Background(), l)
 }
@@ -51,11 +64,14 @@ func (s *session) end() {
 	s.starting.Lock()
 	defer s.starting.Unlock()
 	p := s.process
-	if p == nil {
+	if p == nil && s.member == nil {
 		s.stdio.Close()
 		return
 	}
-	defer s.removeExec(s)
+	defer s.removeSession(s)
+	if p == nil {
+		return // a container without one
+	}
 	select {
 	case <-p.Exited():
 	default:
@@ -63,7 +79,9 @@ func (s *session) end() {
 		p.Signal(context.Background(), unix.SIGKILL)
 		<-p.Exited()
 	}
-	p.Forget(context.Background())
+	if s.member == nil {
+		p.Forget(context.Background()) // a container stays until it is removed
+	}
 }
 
 // sendFiles opens a connection: one byte, and the descriptors with it.

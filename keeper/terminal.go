@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hyper-runtime/hyper/console"
+	"github.com/hyper-runtime/hyper/keeper/api"
 	"github.com/hyper-runtime/hyper/sandbox"
 )
 
@@ -55,6 +56,21 @@ func newTerminal(socket string, process *specs.Process) (*os.File, error) {
 		return nil, err
 	}
 	return slave, nil
+}
+
+// openTerminal is the terminal of a container's process, if that has one: the caller's own, which is our stdin, or a new
+// one for the engine.
+func openTerminal(r *api.OpenRequest, p *specs.Process, stdin *os.File) (*os.File, error) {
+	if p == nil || !p.Terminal {
+		return nil, nil
+	}
+	if !r.OwnTerminal {
+		return newTerminal(r.ConsoleSocket, p)
+	}
+	if w, h, err := console.Size(stdin); err == nil && w > 0 {
+		p.ConsoleSize = &specs.Box{Width: uint(w), Height: uint(h)}
+	}
+	return duplicate(stdin)
 }
 
 // containerStdio is the stdio of the container's process. The sandbox closes it when it is done; the terminal stays open

@@ -14,6 +14,7 @@ import (
 	"github.com/hyper-runtime/hyper/agent/protocol"
 	"github.com/hyper-runtime/hyper/hypervisor"
 	"github.com/hyper-runtime/hyper/oci"
+	"github.com/hyper-runtime/hyper/storage"
 )
 
 // Time that the agent has for an answer. They are hang guards against a guest that never answers, long enough for a
@@ -28,38 +29,59 @@ type Container struct {
 	sandbox *Sandbox
 	id      string
 	init    *Process // nil for a container without a process
+	pid     uint32   // of the init in the guest
+
+	starting sync.Mutex // held by Start; an exit is made known after the start that led to it
 
 	mu     sync.Mutex
 	status specs.ContainerState // guarded by mu; "paused" is runc's addition to OCI's
 	execs  int                  // number of processes that joined so far
+	gone   bool                 // from the guest
 }
 
 // StatePaused is the status that runc adds to OCI's.
 const StatePaused specs.ContainerState = "paused"
 
-// Create makes a container in the sandbox, held until Start. Its stdio is taken over, also on error.
-func (s *Sandbox) Create(ctx context.Context, id string, bundle *oci.Bundle, stdio Stdio) (*Container, error) {
-	if err := s.Ready(ctx); err != nil {
-		return nil, err
-	}
-	guest, err := translate(id, bundle)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.share.Attach(guest.binds); err != nil {
-		return nil, err
-	}
-	s.log.Debug("the share has the container's files")
-	c := &Container{sandbox: s, id: id, status: specs.StateCreated}
-	if bundle.Spec.Process != nil {
-		if err := c.create(ctx, guest, stdio); err != nil {
-			return nil, errors.Join(err, s.share.Detach(id))
+// Joined are the namespaces that a container shares with others of its sandbox, by their types: pid, ipc, uts. A
+// container without a process has none to share.
+type Joined map[specs.LinuxNamespaceType]*Container
+
+// paths are the namespaces as the guest names them.
+func (j Joined) paths() map[specs.LinuxNamespaceType]string {
+	paths := make(map[specs.LinuxNamespaceType]string)
+	for kind, c := range j {
+		if c.init != nil {
+			paths[kind] = fmt.Sprintf("/proc/%d/ns/%s", c.pid, kind)
 		}
+	}
+	return paths
+}
+
+// Membership says how a further container is bound to what was there before it.
+type Membership struct {
+	Joined Joined
+	// Within calls a function in the mount namespace whose paths the container's configuration has.
+	Within func(func() error) error
+}
+
+// Create makes a container in the sandbox, held until Start. member is nil for the first. Its stdio is taken over, also
+// on error.
+func (s *Sandbox) Create(ctx context.Context, id string, bundle *oci.Bundle, stdio Stdio, member *Membership) (*Container, error) {
+	guest, err := s.prepare(ctx, id, bundle, member)
+	if err != nil {
+		stdio.Close()
+		return nil, err
+	}
+	c := &Container{sandbox: s, id: id, status: specs.StateCreated}
+	if bundle.Spec.Process == nil {
+		stdio.Close()
+	} else if err := c.create(ctx, guest, stdio); err != nil {
+		return nil, errors.Join(err, s.share.Detach(id))
 	}
 	if bundle.Spec.Root.Readonly {
 		// The guest has made the mount points that the rootfs lacked; from here on the host lets nothing be written.
 		if err := s.share.SetReadOnly(id); err != nil {
-			return nil, err
+			return nil, errors.Join(err, c.Delete(ctx))
 		}
 	}
 	s.mu.Lock()
@@ -67,6 +89,40 @@ func (s *Sandbox) Create(ctx context.Context, id string, bundle *oci.Bundle, std
 	s.mu.Unlock()
 	s.log.Debug("the container is created")
 	return c, nil
+}
+
+// prepare waits for the guest and gives it the container's files.
+func (s *Sandbox) prepare(ctx context.Context, id string, bundle *oci.Bundle, member *Membership) (guest *guestContainer, err error) {
+	if err := s.Ready(ctx); err != nil {
+		return nil, err
+	}
+	var sources storage.Sources
+	find := func(joined Joined) (err error) {
+		if guest, err = translate(id, bundle, joined.paths()); err != nil {
+			return err
+		}
+		sources, err = storage.OpenSources(guest.binds)
+		return err
+	}
+	if member == nil {
+		err = find(nil)
+	} else {
+		err = member.Within(func() error { return find(member.Joined) })
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := s.share.Attach(sources); err != nil {
+		return nil, err
+	}
+	s.log.Debug("the share has the container's files")
+	s.wiring.addResolvConf(id, bundle)
+	s.follow.Do(s.followNetwork)
+	if err := s.SyncNetwork(ctx); err != nil {
+		return nil, errors.Join(err, s.share.Detach(id))
+	}
+	s.log.Debug("the guest has the network")
+	return guest, nil
 }
 
 func (c *Container) create(ctx context.Context, guest *guestContainer, stdio Stdio) error {
@@ -80,16 +136,20 @@ func (c *Container) create(ctx context.Context, guest *guestContainer, stdio Std
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if _, err := c.sandbox.agent.Create(ctx, &protocol.CreateRequest{
+	answer, err := c.sandbox.agent.Create(ctx, &protocol.CreateRequest{
 		ContainerId: c.id, Spec: raw, Streams: p.streams, Shm: guest.shm,
-	}); err != nil {
+	})
+	if err != nil {
 		p.abandon()
 		return &hypervisor.BootError{Stage: hypervisor.StageContainer, Err: err}
 	}
-	c.init = p
+	c.init, c.pid = p, answer.Pid
 	go func() {
-		p.watch()
-		c.setStatus(specs.StateStopped)
+		p.watch(func() {
+			c.starting.Lock()
+			defer c.starting.Unlock()
+			c.setStatus(specs.StateStopped)
+		})
 		c.sandbox.log.Debug("the container has exited, its output is delivered")
 	}()
 	return nil
@@ -115,6 +175,8 @@ func (c *Container) setStatus(s specs.ContainerState) {
 
 // Start lets the container's process run.
 func (c *Container) Start(ctx context.Context) error {
+	c.starting.Lock()
+	defer c.starting.Unlock()
 	switch c.Status() {
 	case specs.StateStopped:
 		return ErrHasStopped
@@ -165,7 +227,7 @@ func (c *Container) Exec(ctx context.Context, process *specs.Process, stdio Stdi
 		p.abandon()
 		return nil, err
 	}
-	go p.watch()
+	go p.watch(func() {})
 	return p, nil
 }
 
@@ -247,6 +309,47 @@ func (c *Container) Update(ctx context.Context, resources *specs.LinuxResources)
 	defer cancel()
 	_, err = c.sandbox.agent.Update(ctx, &protocol.UpdateRequest{ContainerId: c.id, Resources: raw})
 	return err
+}
+
+// Delete takes the container out of the sandbox, and kills what is left of it: its files leave the share, its id is free
+// again. If the agent has not answered in callTimeout the VM is killed.
+func (c *Container) Delete(ctx context.Context) error {
+	if err := c.leaveGuest(ctx); err != nil {
+		return err
+	}
+	s := c.sandbox
+	s.wiring.removeResolvConf(c.id)
+	if err := s.share.Detach(c.id); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.containers, c.id)
+	return nil
+}
+
+func (c *Container) leaveGuest(ctx context.Context) error {
+	c.mu.Lock()
+	gone := c.gone
+	c.mu.Unlock()
+	if c.init == nil || gone {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := c.sandbox.agent.Delete(ctx, &protocol.DeleteRequest{ContainerId: c.id})
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		c.sandbox.Kill()
+	case err != nil:
+		return err
+	}
+	c.init.abandon() // if its output was not taken until now, it never will be
+	<-c.init.Exited()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone = true
+	return nil
 }
 
 // Forget lets the guest drop an exec process that has exited.

@@ -108,8 +108,8 @@ func (p *Process) abandon() {
 	p.err.close()
 }
 
-// watch waits for the exit, delivers what was written before it, and makes it known.
-func (p *Process) watch() {
+// watch waits for the exit, delivers what was written before it, and makes it known. last runs before it is known.
+func (p *Process) watch(last func()) {
 	answer, err := p.sandbox.agent.Wait(context.Background(), &protocol.WaitRequest{ContainerId: p.container, ExecId: p.exec})
 	p.status = Killed
 	if err == nil {
@@ -120,6 +120,7 @@ func (p *Process) watch() {
 	if p.in != nil {
 		p.in.Close()
 	}
+	last()
 	close(p.exited)
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/hyper-runtime/hyper/agent/client"
 	"github.com/hyper-runtime/hyper/agent/protocol"
 	"github.com/hyper-runtime/hyper/hypervisor"
+	"github.com/hyper-runtime/hyper/network"
 	"github.com/hyper-runtime/hyper/storage"
 )
 
@@ -28,21 +29,24 @@ type Options struct {
 	Console     string                // file for the end of the guest's console
 	ConsoleSize int                   // bytes that are kept of it
 	BootTimeout time.Duration         // hang guard from QEMU's start to the agent's answer
+	Network     string                // how interfaces reach the guest: ModelTC or ModelMacvtap
 	Log         *slog.Logger
 }
 
 // Sandbox is one VM and the containers in it.
 type Sandbox struct {
-	log   *slog.Logger
-	share *storage.Share
-	stop  context.CancelFunc // ends the boot
-	ended chan struct{}      // closed when the VM has ended, or there never was one
+	log    *slog.Logger
+	share  *storage.Share
+	wiring *wiring
+	stop   context.CancelFunc // ends the boot
+	ended  chan struct{}      // closed when the VM has ended, or there never was one
 
 	booted  chan struct{} // closed when the following are valid
 	vm      *hypervisor.VM
 	agent   *client.Client
 	bootErr error
 
+	follow sync.Once     // followNetwork
 	stream atomic.Uint32 // the last stream number given out
 	mu     sync.Mutex
 	// containers by id, guarded by mu
@@ -55,40 +59,48 @@ func Launch(o Options) (*Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
+	wiring, err := newWiring(o.Machine, o.Network)
+	if err != nil {
+		return nil, err
+	}
 	ctx, stop := context.WithTimeout(context.Background(), o.BootTimeout)
 	s := &Sandbox{
-		log: o.Log, share: share, stop: stop, ended: make(chan struct{}),
+		log: o.Log, share: share, wiring: wiring, stop: stop, ended: make(chan struct{}),
 		booted: make(chan struct{}), containers: make(map[string]*Container),
 	}
 	go func() {
 		defer close(s.ended)
-		s.vm, s.agent, s.bootErr = start(ctx, o)
+		s.vm, s.agent, s.bootErr = start(ctx, o, wiring.nic())
 		stop()
 		close(s.booted)
 		if s.vm != nil {
+			s.agent.AnswerQuestions(wiring.answer)
 			<-s.vm.Done()
+		}
+		if err := wiring.close(); err != nil {
+			s.log.Warn("something of the network stays", "error", err)
 		}
 	}()
 	return s, nil
 }
 
 // start brings up a VM with an agent that is set up: a clone of the machine's template if there is one, else by a boot.
-func start(ctx context.Context, o Options) (*hypervisor.VM, *client.Client, error) {
+func start(ctx context.Context, o Options, nic hypervisor.NIC) (*hypervisor.VM, *client.Client, error) {
 	if o.Templates == nil {
-		return run(ctx, o, nil)
+		return run(ctx, o, nic, nil)
 	}
 	template, err := o.Templates.Use(o.Machine)
 	if err == nil {
 		var vm *hypervisor.VM
 		var agent *client.Client
-		if vm, agent, err = clone(ctx, o, template); err == nil {
+		if vm, agent, err = clone(ctx, o, nic, template); err == nil {
 			return vm, agent, nil
 		}
 	}
 	if !errors.Is(err, hypervisor.ErrNoTemplate) {
 		o.Log.Warn("the template is of no use, booting instead", "error", err)
 	}
-	vm, agent, err := run(ctx, o, nil)
+	vm, agent, err := run(ctx, o, nic, nil)
 	if err == nil && template != nil { // so it is the template's fault
 		if err := template.Discard(); err != nil {
 			o.Log.Warn("the template stays", "error", err)
@@ -98,10 +110,10 @@ func start(ctx context.Context, o Options) (*hypervisor.VM, *client.Client, erro
 }
 
 // clone brings up a clone. The template stays in use, and so is not removed, until the VM has ended.
-func clone(ctx context.Context, o Options, template *hypervisor.Template) (*hypervisor.VM, *client.Client, error) {
+func clone(ctx context.Context, o Options, nic hypervisor.NIC, template *hypervisor.Template) (*hypervisor.VM, *client.Client, error) {
 	ctx, stop := context.WithTimeout(ctx, o.BootTimeout/2) // a hang guard, which leaves time for a boot
 	defer stop()
-	vm, agent, err := run(ctx, o, template)
+	vm, agent, err := run(ctx, o, nic, template)
 	if err != nil {
 		return nil, nil, errors.Join(err, template.Close())
 	}
@@ -113,9 +125,9 @@ func clone(ctx context.Context, o Options, template *hypervisor.Template) (*hype
 }
 
 // run starts a VM and makes its guest this sandbox's own. On error there is no VM left.
-func run(ctx context.Context, o Options, template *hypervisor.Template) (*hypervisor.VM, *client.Client, error) {
+func run(ctx context.Context, o Options, nic hypervisor.NIC, template *hypervisor.Template) (*hypervisor.VM, *client.Client, error) {
 	vm, err := hypervisor.Launch(ctx, o.Machine, hypervisor.Options{
-		Share: o.ShareDir, Console: o.Console, ConsoleBytes: o.ConsoleSize, Template: template,
+		Share: o.ShareDir, Console: o.Console, ConsoleBytes: o.ConsoleSize, Template: template, NIC: nic,
 	})
 	if err != nil {
 		return nil, nil, err
@@ -149,7 +161,13 @@ func greet(ctx context.Context, o Options, vm *hypervisor.VM) (*client.Client, e
 
 // MakeTemplate boots the machine and keeps it as a template, unless there is one.
 func MakeTemplate(ctx context.Context, templates *hypervisor.Templates, machine hypervisor.Machine) error {
-	return templates.Make(ctx, machine, func(ctx context.Context, vm *hypervisor.VM) error {
+	tap, err := network.NewTapAlone(machine.Queues())
+	if err != nil {
+		return err
+	}
+	defer tap.Close()
+	nic := hypervisor.NIC{Tap: tap.Files(), VHost: tap.VHost()}
+	return templates.Make(ctx, machine, nic, func(ctx context.Context, vm *hypervisor.VM) error {
 		return client.Handshake(ctx, vm.Agent())
 	})
 }

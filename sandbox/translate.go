@@ -5,7 +5,6 @@ import (
 	"maps"
 	"path"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -22,8 +21,6 @@ const (
 	guestVersion = "1.0.2"
 	// guestCgroup is the parent of the containers' cgroups in the guest.
 	guestCgroup = "/hyper"
-	// guestNetwork is the network namespace of the guest itself, whose interfaces all containers of the sandbox share.
-	guestNetwork = "/proc/1/ns/net"
 )
 
 // guestContainer is a container as the guest gets it, and what the host shares for it.
@@ -45,12 +42,13 @@ type facts struct {
 	onHost  func(specs.LinuxDevice) bool
 }
 
-// translate turns a checked bundle into what the guest shall run. docs/compatibility.md tells the rules field by field.
-func translate(id string, bundle *oci.Bundle) (*guestContainer, error) {
-	return facts{storage.Inspect, device.OnHost}.translate(id, bundle)
+// translate turns a checked bundle into what the guest shall run, in the namespaces of the guest that joined names by
+// their types. docs/compatibility.md tells the rules field by field.
+func translate(id string, bundle *oci.Bundle, joined map[specs.LinuxNamespaceType]string) (*guestContainer, error) {
+	return facts{storage.Inspect, device.OnHost}.translate(id, bundle, joined)
 }
 
-func (f facts) translate(id string, bundle *oci.Bundle) (*guestContainer, error) {
+func (f facts) translate(id string, bundle *oci.Bundle, joined map[specs.LinuxNamespaceType]string) (*guestContainer, error) {
 	root, err := bundle.Root()
 	if err != nil {
 		return nil, err
@@ -68,7 +66,7 @@ func (f facts) translate(id string, bundle *oci.Bundle) (*guestContainer, error)
 	if err != nil {
 		return nil, err
 	}
-	guest, err := newGuestSpec(id, spec, plan, devices)
+	guest, err := newGuestSpec(id, spec, plan, devices, joined)
 	if err != nil {
 		return nil, err
 	}
@@ -80,8 +78,8 @@ func (f facts) translate(id string, bundle *oci.Bundle) (*guestContainer, error)
 }
 
 // newGuestSpec is the pure part of translate. It leaves host as it is.
-func newGuestSpec(id string, host *specs.Spec, plan *storage.Plan, devices []specs.LinuxDevice) (guestSpec, error) {
-	namespaces, err := guestNamespaces(host.Linux, plan)
+func newGuestSpec(id string, host *specs.Spec, plan *storage.Plan, devices []specs.LinuxDevice, joined map[specs.LinuxNamespaceType]string) (guestSpec, error) {
+	namespaces, err := guestNamespaces(host.Linux, plan, joined)
 	if err != nil {
 		return guestSpec{}, err
 	}
@@ -120,36 +118,27 @@ func guestProcess(host *specs.Process) *specs.Process {
 // ofProcess matches the path of a namespace that is named by a process in it, as engines do for "container:x".
 var ofProcess = regexp.MustCompile(`^/proc/\d+/ns/(pid|ipc)$`)
 
-// guestNamespaces are the container's namespaces in the guest. One that is joined by path on the host is a new one in
-// the guest, unless that would separate containers which want to be together.
-func guestNamespaces(host *specs.Linux, plan *storage.Plan) ([]specs.LinuxNamespace, error) {
+// guestNamespaces are the container's namespaces in the guest. One that is joined by path on the host is joined there
+// too if it is that of a container in the same guest. Else it is a new one, unless that would separate containers
+// which want to be together.
+func guestNamespaces(host *specs.Linux, plan *storage.Plan, joined map[specs.LinuxNamespaceType]string) ([]specs.LinuxNamespace, error) {
 	var guest []specs.LinuxNamespace
 	for _, ns := range host.Namespaces {
 		switch ns.Type {
 		case specs.NetworkNamespace, specs.MountNamespace, specs.CgroupNamespace:
 			continue // below
-		case specs.PIDNamespace:
-			if ofProcess.MatchString(ns.Path) {
-				return nil, fmt.Errorf("sharing the pid namespace of another container is not supported: %s", ns.Path)
-			}
-		case specs.IPCNamespace:
-			if ofProcess.MatchString(ns.Path) && plan.Shm != nil {
-				return nil, fmt.Errorf("sharing the ipc namespace of another container is not supported: %s", ns.Path)
+		case specs.PIDNamespace, specs.IPCNamespace:
+			alone := ns.Type == specs.IPCNamespace && plan.Shm == nil // for its own shared memory
+			if joined[ns.Type] == "" && ofProcess.MatchString(ns.Path) && !alone {
+				return nil, fmt.Errorf("the %s namespace of a process that is not in the same VM cannot be shared: %s", ns.Type, ns.Path)
 			}
 		}
-		guest = append(guest, specs.LinuxNamespace{Type: ns.Type})
+		guest = append(guest, specs.LinuxNamespace{Type: ns.Type, Path: joined[ns.Type]})
 	}
-	// Always its own mounts, and its own view of the cgroups.
-	guest = append(guest, specs.LinuxNamespace{Type: specs.MountNamespace}, specs.LinuxNamespace{Type: specs.CgroupNamespace})
-	if slices.ContainsFunc(slices.Collect(maps.Keys(host.Sysctl)), isNetSysctl) {
-		// crun sets them only for a container with a network namespace. This one is the guest's, so joining changes nothing.
-		guest = append(guest, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: guestNetwork})
-	}
-	return guest, nil
-}
-
-func isNetSysctl(name string) bool {
-	return strings.HasPrefix(name, "net.") || strings.HasPrefix(name, "net/")
+	// Always its own mounts, its own view of the cgroups, and the network that all containers of the sandbox share.
+	return append(guest,
+		specs.LinuxNamespace{Type: specs.MountNamespace}, specs.LinuxNamespace{Type: specs.CgroupNamespace},
+		specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: protocol.NetworkNamespace}), nil
 }
 
 // guestAnnotations are the annotations without those by which crun is steered (crun(1), "run.oci."; handlers of
@@ -210,7 +199,7 @@ func guestUnified(host *specs.LinuxResources) map[string]string {
 	maps.DeleteFunc(guest, func(file, _ string) bool {
 		return strings.HasPrefix(file, "cpuset.") || strings.HasPrefix(file, "io.") || strings.HasPrefix(file, "rdma.")
 	})
-	if host.CPU == nil || set(host.CPU.Burst) == nil {
+	if host.CPU == nil || host.CPU.Burst == nil {
 		return guest
 	}
 	if guest == nil {

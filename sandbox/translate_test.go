@@ -57,7 +57,7 @@ func TestTranslateGolden(t *testing.T) {
 			if err := oci.Check(bundle.Spec); err != nil {
 				t.Fatal(err)
 			}
-			container, err := testHost("ext4").translate("3f2a", bundle)
+			container, err := testHost("ext4").translate("3f2a", bundle, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -122,10 +122,10 @@ func TestTranslateRefuses(t *testing.T) {
 		want   string // empty: taken
 	}{
 		{"pid of a container", []func(*specs.Spec){join(specs.PIDNamespace, "/proc/12/ns/pid")},
-			"sharing the pid namespace of another container is not supported: /proc/12/ns/pid"},
+			"the pid namespace of a process that is not in the same VM cannot be shared: /proc/12/ns/pid"},
 		{"pid kept for later", []func(*specs.Spec){join(specs.PIDNamespace, "/proc/12/ns/pid_for_children")}, ""},
 		{"ipc of a container", []func(*specs.Spec){join(specs.IPCNamespace, "/proc/12/ns/ipc"), shm},
-			"sharing the ipc namespace of another container is not supported: /proc/12/ns/ipc"},
+			"the ipc namespace of a process that is not in the same VM cannot be shared: /proc/12/ns/ipc"},
 		{"ipc of a pod", []func(*specs.Spec){join(specs.IPCNamespace, "/run/ipcns/x"), shm}, ""},
 		{"ipc without shared memory", []func(*specs.Spec){join(specs.IPCNamespace, "/proc/12/ns/ipc")}, ""},
 		{"device", []func(*specs.Spec){func(s *specs.Spec) {
@@ -142,7 +142,7 @@ func TestTranslateRefuses(t *testing.T) {
 			for _, change := range test.change {
 				change(bundle.Spec)
 			}
-			_, err := testHost("ext4").translate("c1", bundle)
+			_, err := testHost("ext4").translate("c1", bundle, nil)
 			if test.want == "" && err != nil {
 				t.Error(err)
 			}
@@ -150,6 +150,32 @@ func TestTranslateRefuses(t *testing.T) {
 				t.Errorf("got %v, want %s", err, test.want)
 			}
 		})
+	}
+}
+
+// What is one namespace on the host is one in the guest, and whatever else has a path there is a new one.
+func TestTranslateJoined(t *testing.T) {
+	bundle := load(t, "testdata/translate/minimal.json")
+	bundle.Spec.Linux.Namespaces = []specs.LinuxNamespace{
+		{Type: specs.NetworkNamespace, Path: "/run/netns/x"}, {Type: specs.MountNamespace},
+		{Type: specs.PIDNamespace, Path: "/proc/12/ns/pid"}, {Type: specs.IPCNamespace, Path: "/run/ipcns/x"},
+		{Type: specs.UTSNamespace, Path: "/proc/12/ns/uts"},
+	}
+	joined := map[specs.LinuxNamespaceType]string{specs.PIDNamespace: "/proc/7/ns/pid", specs.IPCNamespace: "/proc/7/ns/ipc"}
+	container, err := testHost("ext4").translate("c1", bundle, joined)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[specs.LinuxNamespaceType]string{}
+	for _, ns := range container.spec.Linux.Namespaces {
+		got[ns.Type] = ns.Path
+	}
+	for kind, want := range map[specs.LinuxNamespaceType]string{
+		specs.PIDNamespace: "/proc/7/ns/pid", specs.IPCNamespace: "/proc/7/ns/ipc", specs.UTSNamespace: "", specs.MountNamespace: "",
+	} {
+		if path, ok := got[kind]; !ok || path != want {
+			t.Errorf("%s namespace: %q, %v, want %q", kind, path, ok, want)
+		}
 	}
 }
 

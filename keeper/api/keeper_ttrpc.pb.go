@@ -7,22 +7,13 @@ import (
 	ttrpc "github.com/containerd/ttrpc"
 )
 
-type KeeperService interface {
+type ProcessService interface {
 	Open(context.Context, *OpenRequest) (*OpenResponse, error)
 	Create(context.Context, *CreateRequest) (*CreateResponse, error)
-	Start(context.Context, *StartRequest) (*StartResponse, error)
-	Exec(context.Context, *ExecRequest) (*ExecResponse, error)
-	Wait(context.Context, *WaitRequest) (*WaitResponse, error)
-	Signal(context.Context, *SignalRequest) (*SignalResponse, error)
-	Resize(context.Context, *ResizeRequest) (*ResizeResponse, error)
-	Pause(context.Context, *PauseRequest) (*PauseResponse, error)
-	Resume(context.Context, *ResumeRequest) (*ResumeResponse, error)
-	Update(context.Context, *UpdateRequest) (*UpdateResponse, error)
-	Processes(context.Context, *ProcessesRequest) (*ProcessesResponse, error)
 }
 
-func RegisterKeeperService(srv *ttrpc.Server, svc KeeperService) {
-	srv.RegisterService("hyper.keeper.v1.Keeper", &ttrpc.ServiceDesc{
+func RegisterProcessService(srv *ttrpc.Server, svc ProcessService) {
+	srv.RegisterService("hyper.keeper.v1.Process", &ttrpc.ServiceDesc{
 		Methods: map[string]ttrpc.Method{
 			"Open": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req OpenRequest
@@ -38,6 +29,55 @@ func RegisterKeeperService(srv *ttrpc.Server, svc KeeperService) {
 				}
 				return svc.Create(ctx, &req)
 			},
+		},
+	})
+}
+
+type processClient struct {
+	client *ttrpc.Client
+}
+
+func NewProcessClient(client *ttrpc.Client) ProcessService {
+	return &processClient{
+		client: client,
+	}
+}
+
+func (c *processClient) Open(ctx context.Context, req *OpenRequest) (*OpenResponse, error) {
+	var resp OpenResponse
+	if err := c.client.Call(ctx, "hyper.keeper.v1.Process", "Open", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *processClient) Create(ctx context.Context, req *CreateRequest) (*CreateResponse, error) {
+	var resp CreateResponse
+	if err := c.client.Call(ctx, "hyper.keeper.v1.Process", "Create", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+type KeeperService interface {
+	Start(context.Context, *StartRequest) (*StartResponse, error)
+	Exec(context.Context, *ExecRequest) (*ExecResponse, error)
+	Add(context.Context, *AddRequest) (*AddResponse, error)
+	Remove(context.Context, *RemoveRequest) (*RemoveResponse, error)
+	Wait(context.Context, *WaitRequest) (*WaitResponse, error)
+	Signal(context.Context, *SignalRequest) (*SignalResponse, error)
+	Resize(context.Context, *ResizeRequest) (*ResizeResponse, error)
+	Pause(context.Context, *PauseRequest) (*PauseResponse, error)
+	Resume(context.Context, *ResumeRequest) (*ResumeResponse, error)
+	Update(context.Context, *UpdateRequest) (*UpdateResponse, error)
+	Processes(context.Context, *ProcessesRequest) (*ProcessesResponse, error)
+	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
+	RefreshNetwork(context.Context, *RefreshNetworkRequest) (*RefreshNetworkResponse, error)
+}
+
+func RegisterKeeperService(srv *ttrpc.Server, svc KeeperService) {
+	srv.RegisterService("hyper.keeper.v1.Keeper", &ttrpc.ServiceDesc{
+		Methods: map[string]ttrpc.Method{
 			"Start": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req StartRequest
 				if err := unmarshal(&req); err != nil {
@@ -51,6 +91,20 @@ func RegisterKeeperService(srv *ttrpc.Server, svc KeeperService) {
 					return nil, err
 				}
 				return svc.Exec(ctx, &req)
+			},
+			"Add": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req AddRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Add(ctx, &req)
+			},
+			"Remove": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req RemoveRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Remove(ctx, &req)
 			},
 			"Wait": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req WaitRequest
@@ -101,6 +155,20 @@ func RegisterKeeperService(srv *ttrpc.Server, svc KeeperService) {
 				}
 				return svc.Processes(ctx, &req)
 			},
+			"Stats": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req StatsRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Stats(ctx, &req)
+			},
+			"RefreshNetwork": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req RefreshNetworkRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.RefreshNetwork(ctx, &req)
+			},
 		},
 	})
 }
@@ -115,22 +183,6 @@ func NewKeeperClient(client *ttrpc.Client) KeeperService {
 	}
 }
 
-func (c *keeperClient) Open(ctx context.Context, req *OpenRequest) (*OpenResponse, error) {
-	var resp OpenResponse
-	if err := c.client.Call(ctx, "hyper.keeper.v1.Keeper", "Open", req, &resp); err != nil {
-		return nil, err
-	}
-	return &resp, nil
-}
-
-func (c *keeperClient) Create(ctx context.Context, req *CreateRequest) (*CreateResponse, error) {
-	var resp CreateResponse
-	if err := c.client.Call(ctx, "hyper.keeper.v1.Keeper", "Create", req, &resp); err != nil {
-		return nil, err
-	}
-	return &resp, nil
-}
-
 func (c *keeperClient) Start(ctx context.Context, req *StartRequest) (*StartResponse, error) {
 	var resp StartResponse
 	if err := c.client.Call(ctx, "hyper.keeper.v1.Keeper", "Start", req, &resp); err != nil {
@@ -142,6 +194,22 @@ func (c *keeperClient) Start(ctx context.Context, req *StartRequest) (*StartResp
 func (c *keeperClient) Exec(ctx context.Context, req *ExecRequest) (*ExecResponse, error) {
 	var resp ExecResponse
 	if err := c.client.Call(ctx, "hyper.keeper.v1.Keeper", "Exec", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *keeperClient) Add(ctx context.Context, req *AddRequest) (*AddResponse, error) {
+	var resp AddResponse
+	if err := c.client.Call(ctx, "hyper.keeper.v1.Keeper", "Add", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *keeperClient) Remove(ctx context.Context, req *RemoveRequest) (*RemoveResponse, error) {
+	var resp RemoveResponse
+	if err := c.client.Call(ctx, "hyper.keeper.v1.Keeper", "Remove", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil
@@ -198,6 +266,22 @@ func (c *keeperClient) Update(ctx context.Context, req *UpdateRequest) (*UpdateR
 func (c *keeperClient) Processes(ctx context.Context, req *ProcessesRequest) (*ProcessesResponse, error) {
 	var resp ProcessesResponse
 	if err := c.client.Call(ctx, "hyper.keeper.v1.Keeper", "Processes", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *keeperClient) Stats(ctx context.Context, req *StatsRequest) (*StatsResponse, error) {
+	var resp StatsResponse
+	if err := c.client.Call(ctx, "hyper.keeper.v1.Keeper", "Stats", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *keeperClient) RefreshNetwork(ctx context.Context, req *RefreshNetworkRequest) (*RefreshNetworkResponse, error) {
+	var resp RefreshNetworkResponse
+	if err := c.client.Call(ctx, "hyper.keeper.v1.Keeper", "RefreshNetwork", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

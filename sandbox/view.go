@@ -1,0 +1,17 @@
+package sandbox
+
+import (
+	"github.com/hyper-runtime/hyper/oci"
+	"github.com/hyper-runtime/hyper/storage"
+)
+
+// EnterFiles makes what the container has of the host's files all that the calling thread sees: see storage.View.
+func EnterFiles(id string, bundle *oci.Bundle) error {
+	root, err := bundle.Root()
+	if err != nil {
+		return err
+	}
+	return storage.View{
+		CID: id, Bundle: bundle.Path, Root: root, ReadOnly: bundle.Spec.Root.Readonly, Mounts: bundle.Spec.Mounts,
+	}.Enter()
+}
