@@ -49,7 +49,8 @@ func TestPause(t *testing.T) {
 func TestUpdate(t *testing.T) {
 	t.Parallel()
 	h := harness.New(t)
-	c := h.StartSleeper()
+	c := h.StartNew(h.Shell("echo ready; read word")) // which needs no fork to go on
+	c.Stdout.Expect(t, "ready")
 	forks := func() int {
 		r := c.Exec("sh", "-c", "(for i in $(seq 40); do sleep 2000 >/dev/null 2>&1 & echo $i; done); exec killall sleep")
 		return strings.Count(r.Stdout, "\n")

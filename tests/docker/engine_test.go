@@ -4,15 +4,13 @@ package docker_test
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hyper-runtime/hyper/tests/harness"
 )
@@ -25,7 +23,8 @@ type engine struct {
 	volume sync.Once
 
 	*harness.Host
-	t *testing.T
+	net *harness.Namespace // where the daemons are, with their bridges
+	t   *testing.T
 }
 
 // docker is Debian's client, the one that belongs to its engine.
@@ -38,18 +37,14 @@ const image = "busybox"
 func startEngine(t *testing.T) *engine {
 	t.Helper()
 	e := &engine{Host: harness.New(t), t: t}
-	namespace := e.startNamespace()
+	e.net = e.Namespace()
 
-	e.WriteFile("containerd.toml", fmt.Sprintf(`version = 2
-root = %q
-state = %q
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-  address = %q
-[ttrpc]
-  address = %q
-`, e.Path("c/root"), e.Path("c/state"), e.Path("c.sock"), e.Path("c.sock.ttrpc")), 0o600)
-	e.startDaemon(namespace, "containerd", "--config", e.Path("containerd.toml"))
+	t.Cleanup(func() { // dockerd leaves the namespace that stands for the host's network
+		if err := unix.Unmount(e.Path("x/netns/default"), unix.MNT_DETACH); err != nil && err != unix.ENOENT && err != unix.EINVAL {
+			t.Error(err)
+		}
+	})
+	e.net.Containerd()
 
 	config, err := json.Marshal(map[string]any{
 		"data-root": e.Path("data"), "exec-root": e.Path("x"), "pidfile": e.Path("dockerd.pid"), "containerd": e.Path("c.sock"),
@@ -60,7 +55,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.startDaemon(namespace, "dockerd", "--config-file", e.WriteFile("daemon.json", string(config), 0o600))
+	e.net.Daemon("dockerd", "--config-file", e.WriteFile("daemon.json", string(config), 0o600))
 	t.Cleanup(e.removeContainers)
 
 	harness.Rootfs(t, e.Path("rootfs"))
@@ -70,86 +65,12 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 	return e
 }
 
-// startNamespace makes the engine's network namespace, held by a sleeping process, and returns its path.
-func (e *engine) startNamespace() string {
-	e.t.Helper()
-	r, w := e.Pipe()
-	holder := exec.Command("unshare", "--net", "sh", "-c", "ip link set lo up && echo up && read wait")
-	holder.Stdin, holder.Stderr = r, os.Stderr
-	p := e.Spawn(holder)
-	r.Close()
-	p.Stdout.Expect(e.t, "up")
-	e.t.Cleanup(func() {
-		w.Close()
-		p.Wait()
-	})
-	return fmt.Sprintf("/proc/%d/ns/net", p.Pid)
-}
-
-// startDaemon starts a daemon with its output in a log file, waits until it says that it is ready (sd_notify(3)), and
-// ends it after the test.
-func (e *engine) startDaemon(namespace, name string, args ...string) {
-	e.t.Helper()
-	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: e.Path(name + ".notify"), Net: "unixgram"})
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	defer socket.Close()
-	log, err := os.Create(e.Path(name + ".log"))
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	defer log.Close()
-	cmd := exec.Command("nsenter", append([]string{"--net=" + namespace, name}, args...)...)
-	cmd.Env = e.Environ("NOTIFY_SOCKET=" + e.Path(name+".notify"))
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, log, log
-	p := e.Spawn(cmd)
-	e.t.Cleanup(func() {
-		p.Signal(syscall.SIGTERM)
-		if code := p.WaitExit(); code != 0 && code != 128+int(syscall.SIGTERM) {
-			e.t.Errorf("%s ended with %d", name, code)
-		}
-		if e.t.Failed() {
-			e.t.Logf("the last lines of %s:\n%s", log.Name(), tail(e.ReadFile(log.Name()), 30))
-		}
-	})
-	if err := socket.SetDeadline(time.Now().Add(harness.Patience)); err != nil {
-		e.t.Fatal(err)
-	}
-	message := make([]byte, 4096)
-	for {
-		n, err := socket.Read(message)
-		if err != nil {
-			e.t.Fatalf("%s is not ready: %v\n%s", name, err, tail(e.ReadFile(log.Name()), 30))
-		}
-		if strings.Contains(string(message[:n]), "READY=1") {
-			return
-		}
-	}
-}
-
 // removeContainers takes away all containers, and the cgroups that dockerd makes for them and leaves.
 func (e *engine) removeContainers() {
 	if ids := strings.Fields(e.ok(e.t, "ps", "--all", "--quiet")); len(ids) > 0 {
 		e.ok(e.t, append([]string{"rm", "--force"}, ids...)...)
 	}
-	for _, pattern := range []string{"/sys/fs/cgroup/*/" + e.Token, "/sys/fs/cgroup/" + e.Token} {
-		parents, err := filepath.Glob(pattern)
-		if err != nil {
-			e.t.Error(err)
-		}
-		for _, parent := range parents {
-			if err := os.Remove(parent); err != nil { // not empty: a container's cgroup was left in it
-				e.t.Error(err)
-			}
-		}
-	}
-}
-
-// tail is the last n lines of a text.
-func tail(text string, n int) string {
-	lines := strings.Split(text, "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+	e.RemoveCgroups("/" + e.Token)
 }
 
 // command is the docker client's command line for this engine.
