@@ -15,6 +15,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/hyper-runtime/hyper/config"
+	"github.com/hyper-runtime/hyper/console"
 	"github.com/hyper-runtime/hyper/keeper/api"
 	"github.com/hyper-runtime/hyper/oci"
 	"github.com/hyper-runtime/hyper/resource"
@@ -52,9 +53,11 @@ type plan struct {
 	CreateOptions
 	bundle *oci.Bundle
 	cgroup *resource.Cgroup
-	home   *Container  // whose sandbox the container will live in; nil: one of its own
-	size   resource.VM // of its own VM
-	limits resource.Limits
+	own    []*os.File      // the terminal of the caller, which will be the container's; empty: none
+	home   *Container      // whose sandbox the container will live in; nil: one of its own
+	size   resource.VM     // of its own VM
+	limits resource.Limits // from the start
+	quota  resource.Limits // when the container is created
 }
 
 func newPlan(o CreateOptions) (p plan, err error) {
@@ -68,6 +71,13 @@ func newPlan(o CreateOptions) (p plan, err error) {
 	}
 	if err := checkTerminal(spec.Process, o); err != nil {
 		return p, err
+	}
+	if o.Foreground && spec.Process != nil && spec.Process.Terminal {
+		tty, err := console.Own()
+		if err != nil {
+			return p, err
+		}
+		p.own = []*os.File{tty}
 	}
 	if p.cgroup, err = resource.New(spec.Linux.CgroupsPath, o.ID, o.SystemdCgroup); err != nil {
 		return p, err
@@ -85,7 +95,7 @@ func newPlan(o CreateOptions) (p plan, err error) {
 	if p.size, err = vmSize(p.Config, resources); err != nil {
 		return p, err
 	}
-	p.limits = resource.HostLimits(resources, p.size, p.Config.VMMOverheadMiB)
+	p.limits, p.quota = resource.HostLimits(resources, p.size, p.Config.VMMOverheadMiB), resource.HostQuota(resources)
 	return p, nil
 }
 
@@ -144,7 +154,7 @@ func Create(ctx context.Context, o CreateOptions) (c *Container, err error) {
 	if err := errors.Join(p.cgroup.Add(k.pid()), p.cgroup.Apply(p.limits)); err != nil {
 		return nil, err
 	}
-	conn, err := dial(k.conn)
+	conn, err := dial(k.conn, p.own...)
 	if err != nil {
 		return nil, err
 	}
@@ -163,6 +173,9 @@ func Create(ctx context.Context, o CreateOptions) (c *Container, err error) {
 		return nil, err
 	}
 	if _, err := conn.Create(ctx, &api.CreateRequest{}); err != nil {
+		return nil, err
+	}
+	if err := p.cgroup.Apply(p.quota); err != nil {
 		return nil, err
 	}
 	if c.state, err = dir.LoadState(); err != nil {
@@ -187,8 +200,9 @@ func (c *Container) runCreateHooks(ctx context.Context, h *specs.Hooks) error {
 	if h == nil {
 		return nil
 	}
+	// Specifications before 1.0.2 had these in start, where the state was "created". crun still says so.
 	//lint:ignore SA1019 deprecated in the specification, and what docker 20.10 uses
-	if err := c.runHooks(ctx, "prestart", h.Prestart, specs.StateCreating); err != nil {
+	if err := c.runHooks(ctx, "prestart", h.Prestart, specs.StateCreated); err != nil {
 		return err
 	}
 	return c.runHooks(ctx, "createRuntime", h.CreateRuntime, specs.StateCreating)

@@ -38,14 +38,14 @@ func (s *session) Update(ctx context.Context, r *api.UpdateRequest) (*api.Update
 	if err != nil {
 		return nil, err
 	}
-	if err := s.limitHost(r.ContainerId, &resources); err != nil {
+	if err := s.limitHost(r.ContainerId, &resources, resource.HostQuota(guest)); err != nil {
 		return nil, err
 	}
 	return &api.UpdateResponse{}, c.Update(ctx, guest)
 }
 
 // limitHost applies limits to a container's cgroup on the host.
-func (k *keeper) limitHost(id string, r *specs.LinuxResources) error {
+func (k *keeper) limitHost(id string, r *specs.LinuxResources, quota resource.Limits) error {
 	record := k.recordOf(id)
 	record.mu.Lock()
 	kept := record.state.Cgroup
@@ -54,5 +54,8 @@ func (k *keeper) limitHost(id string, r *specs.LinuxResources) error {
 	if err := json.Unmarshal(kept, &cgroup); err != nil {
 		return fmt.Errorf("decode cgroup: %w", err)
 	}
-	return cgroup.Apply(resource.HostLimits(r, k.size, k.overheadMiB))
+	if err := cgroup.Apply(resource.HostLimits(r, k.size, k.overheadMiB)); err != nil {
+		return err
+	}
+	return cgroup.Apply(quota)
 }

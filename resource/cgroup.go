@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -221,9 +222,16 @@ func (d Directory) knobs(l Limits, v2 bool) []knob {
 		}
 		set("memory", "memory.max", memory, l.MemoryBytes != 0)
 		set("cpu", "cpu.weight", strconv.FormatUint(weight(shares), 10), shares != 0)
+		quota := "max"
+		if l.CPUQuota > 0 {
+			quota = strconv.FormatInt(l.CPUQuota, 10)
+		}
+		set("cpu", "cpu.max", fmt.Sprintf("%s %d", quota, cmp.Or(l.CPUPeriod, defaultPeriod)), l.CPUQuota != 0 || l.CPUPeriod != 0)
 	} else {
 		set("memory", "memory.limit_in_bytes", strconv.FormatInt(max(l.MemoryBytes, -1), 10), l.MemoryBytes != 0)
 		set("cpu", "cpu.shares", strconv.FormatUint(shares, 10), shares != 0)
+		set("cpu", "cpu.cfs_period_us", strconv.FormatUint(l.CPUPeriod, 10), l.CPUPeriod != 0)
+		set("cpu", "cpu.cfs_quota_us", strconv.FormatInt(max(l.CPUQuota, -1), 10), l.CPUQuota != 0)
 	}
 	return ks
 }

@@ -100,11 +100,12 @@ func live(t *testing.T, name string, c *Cgroup) {
 			t.Errorf("%s: %s has processes %q", name, d.Path, got)
 		}
 	}
-	if err := c.Apply(Limits{MemoryBytes: 64 * mib, CPUShares: 512, CPUs: "0", Mems: "0"}); err != nil {
+	if err := c.Apply(Limits{MemoryBytes: 64 * mib, CPUShares: 512, CPUs: "0", Mems: "0", CPUQuota: 30_000, CPUPeriod: 50_000}); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]string{
 		"memory.limit_in_bytes": "67108864", "memory.max": "67108864", "cpu.shares": "512", "cpu.weight": "20", "cpuset.cpus": "0",
+		"cpu.cfs_quota_us": "30000", "cpu.cfs_period_us": "50000", "cpu.max": "30000 50000",
 	}
 	for _, d := range c.Directories {
 		for file, value := range want {
@@ -113,7 +114,7 @@ func live(t *testing.T, name string, c *Cgroup) {
 			}
 		}
 	}
-	if err := c.Apply(Limits{MemoryBytes: -1}); err != nil {
+	if err := c.Apply(Limits{MemoryBytes: -1, CPUQuota: -1}); err != nil {
 		t.Errorf("%s: lift the memory limit: %v", name, err)
 	}
 	for idle := range int64(2) {

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -154,6 +155,17 @@ func (l Limits) properties(v2 bool) ([]property, error) {
 	}
 	if l.CPUShares != 0 {
 		ps = append(ps, property{shares, dbus.MakeVariant(share)})
+	}
+	period := cmp.Or(l.CPUPeriod, defaultPeriod)
+	if l.CPUPeriod != 0 {
+		ps = append(ps, property{"CPUQuotaPeriodUSec", dbus.MakeVariant(period)})
+	}
+	if l.CPUQuota != 0 {
+		perSecond := uint64(math.MaxUint64) // infinity
+		if l.CPUQuota > 0 {
+			perSecond = uint64(l.CPUQuota) * 1_000_000 / period
+		}
+		ps = append(ps, property{"CPUQuotaPerSecUSec", dbus.MakeVariant(perSecond)})
 	}
 	return ps, nil
 }

@@ -225,10 +225,10 @@ func TestNoSystemd(t *testing.T) {
 }
 
 func TestProperties(t *testing.T) {
-	l := Limits{MemoryBytes: -1, CPUShares: 1024, CPUs: "0-1,9", Mems: "0"}
+	l := Limits{MemoryBytes: -1, CPUShares: 1024, CPUs: "0-1,9", Mems: "0", CPUQuota: 30_000, CPUPeriod: 60_000}
 	for v2, want := range map[bool]string{
-		true:  "AllowedCPUs=@ay [0x3, 0x2] AllowedMemoryNodes=@ay [0x1] MemoryMax=@t 18446744073709551615 CPUWeight=@t 39",
-		false: "MemoryLimit=@t 18446744073709551615 CPUShares=@t 1024",
+		true:  "AllowedCPUs=@ay [0x3, 0x2] AllowedMemoryNodes=@ay [0x1] MemoryMax=@t 18446744073709551615 CPUWeight=@t 39 CPUQuotaPeriodUSec=@t 60000 CPUQuotaPerSecUSec=@t 500000",
+		false: "MemoryLimit=@t 18446744073709551615 CPUShares=@t 1024 CPUQuotaPeriodUSec=@t 60000 CPUQuotaPerSecUSec=@t 500000",
 	} {
 		ps, err := l.properties(v2)
 		if err != nil {

@@ -120,6 +120,8 @@ type Limits struct {
 	CPUIdle     *int64 // 1: only CPU time that nobody else wants; 0: not so. nil leaves the knob alone
 	CPUs        string // list of host CPUs, "0-3,7"
 	Mems        string // list of host memory nodes
+	CPUQuota    int64  // microseconds of CPU time in each period; negative: no limit
+	CPUPeriod   uint64 // microseconds
 }
 
 // HostLimits returns the host's limits for a container with the resources r (may be nil), whose VM has the size vm.
@@ -127,9 +129,8 @@ type Limits struct {
 // Memory: with a limit, the whole VM and vmmOverheadMiB beside it. The exact limit holds inside the guest; here it
 // is a fence around the VMM, wide enough that it never kills one that behaves. Without a limit there is none here.
 //
-// CPU: shares, idleness and cpusets compare containers with each other, which only the host can do, so they are passed on. The
-// quota is not: it holds inside the guest, and no VM can use more than its vCPUs. On the host it would stop QEMU's
-// main loop together with the vCPUs, and make every boot of a small container crawl.
+// CPU: shares, idleness and cpusets compare containers with each other, which only the host can do, so they are passed
+// on. The quota is left to HostQuota: it would make the start of a small container crawl.
 func HostLimits(r *specs.LinuxResources, vm VM, vmmOverheadMiB int) Limits {
 	var l Limits
 	if limit, ok := memoryLimit(r); ok {
@@ -143,6 +144,23 @@ func HostLimits(r *specs.LinuxResources, vm VM, vmmOverheadMiB int) Limits {
 		if r.CPU.Shares != nil {
 			l.CPUShares = *r.CPU.Shares
 		}
+	}
+	return l
+}
+
+// HostQuota returns the limit of CPU time for a container with the resources r (may be nil), to be applied when it is
+// created. It is the container's own: a guest that breaks its bounds gets no more, and the VMM's work for it is part of
+// it.
+func HostQuota(r *specs.LinuxResources) Limits {
+	var l Limits
+	if r == nil || r.CPU == nil {
+		return l
+	}
+	if r.CPU.Quota != nil {
+		l.CPUQuota = *r.CPU.Quota
+	}
+	if r.CPU.Period != nil {
+		l.CPUPeriod = *r.CPU.Period
 	}
 	return l
 }

@@ -112,3 +112,20 @@ func TestHostLimits(t *testing.T) {
 		}
 	}
 }
+
+func TestHostQuota(t *testing.T) {
+	quota, period := int64(50_000), uint64(20_000)
+	for _, tt := range []struct {
+		r    *specs.LinuxResources
+		want Limits
+	}{
+		{nil, Limits{}},
+		{&specs.LinuxResources{}, Limits{}},
+		{&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: &quota}}, Limits{CPUQuota: 50_000}},
+		{&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: &quota, Period: &period}}, Limits{CPUQuota: 50_000, CPUPeriod: 20_000}},
+	} {
+		if got := HostQuota(tt.r); got != tt.want {
+			t.Errorf("got %+v, want %+v", got, tt.want)
+		}
+	}
+}
