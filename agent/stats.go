@@ -8,7 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,9 +18,20 @@ import (
 	"github.com/hyper-runtime/hyper/agent/protocol"
 )
 
-// statsFiles are the names of the files that Stats answers with. A cgroup has those of its controllers.
-var statsFiles = regexp.MustCompile(`^(cpu\.(stat|max|pressure)|memory\.(current|max|peak|stat|events|pressure)|` +
-	`memory\.swap\.(current|max|peak)|pids\.(current|max)|io\.(stat|pressure)|hugetlb\..*\.(current|events))$`)
+// statsFiles are the patterns (filepath.Match) of the files that Stats answers with. A cgroup has those of its
+// controllers.
+var statsFiles = []string{
+	"cpu.stat", "cpu.max", "*.pressure", "memory.current", "memory.max", "memory.peak", "memory.stat", "memory.events",
+	"memory.swap.current", "memory.swap.max", "memory.swap.peak", "pids.current", "pids.max", "io.stat",
+	"hugetlb.*.current", "hugetlb.*.events",
+}
+
+func isStatsFile(name string) bool {
+	return slices.ContainsFunc(statsFiles, func(pattern string) bool {
+		matches, _ := filepath.Match(pattern, name) // the patterns are well-formed
+		return matches
+	})
+}
 
 // maxStatsFile bounds what is answered of one file, in bytes. The largest is memory.stat with some two thousand.
 const maxStatsFile = 16 << 10
@@ -53,7 +64,7 @@ func readStats(dir string) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	for _, entry := range entries {
 		name := entry.Name()
-		if !statsFiles.MatchString(name) {
+		if !isStatsFile(name) {
 			continue
 		}
 		text, err := readStatsFile(filepath.Join(dir, name))

@@ -147,6 +147,8 @@ func (s *scan) addAddresses(addresses []netlink.Addr, routes []netlink.Route) {
 		}
 		if !isKernels(a, i.MAC) {
 			i.Addresses = append(i.Addresses, address)
+		} else if address.Prefix.Addr().IsLinkLocalUnicast() {
+			i.LinkLocal = true
 		}
 	}
 }

@@ -65,7 +65,7 @@ func TestScanInterfaces(t *testing.T) {
 	if down := scanned(t, "down"); !reflect.DeepEqual(down, want) {
 		t.Errorf("got %+v, want %+v", down, want)
 	}
-	if eth0 := scanned(t, "eth0"); !eth0.Up || eth0.NoARP || eth0.MTU != 1500 || len(eth0.Addresses) != 0 {
+	if eth0 := scanned(t, "eth0"); !eth0.Up || eth0.NoARP || !eth0.LinkLocal || eth0.MTU != 1500 || len(eth0.Addresses) != 0 {
 		t.Errorf("eth0 is %+v", eth0)
 	}
 }

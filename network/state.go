@@ -26,7 +26,8 @@ type Interface struct {
 	MTU       int
 	Up        bool
 	NoARP     bool
-	Addresses []Address
+	LinkLocal bool      // has the link-local address that the kernel makes
+	Addresses []Address // without that
 }
 
 // Address is an address of an interface.

@@ -185,8 +185,15 @@ func (c *Cgroup) Apply(l Limits) error {
 		}
 	}
 	for _, d := range c.Directories {
-		for _, k := range d.knobs(l, c.V2) {
+		knobs := d.knobs(l, c.V2)
+		for i := 0; i < len(knobs); i++ {
+			k := knobs[i]
 			err := writeFile(d.Path, k.file, k.value)
+			if k.file == periodFile && errors.Is(err, unix.EINVAL) && l.CPUQuota != 0 && i+1 < len(knobs) {
+				// The old quota is too much for the new period, as a parent sees it: the new quota goes first.
+				knobs = append(knobs, k)
+				continue
+			}
 			if err != nil && !(c.V2 && errors.Is(err, fs.ErrNotExist)) {
 				return fmt.Errorf("limit cgroup: %w", err)
 			}
@@ -194,6 +201,8 @@ func (c *Cgroup) Apply(l Limits) error {
 	}
 	return nil
 }
+
+const periodFile = "cpu.cfs_period_us"
 
 // knob is a file of a cgroup and what to write into it.
 type knob struct{ file, value string }
@@ -230,7 +239,7 @@ func (d Directory) knobs(l Limits, v2 bool) []knob {
 	} else {
 		set("memory", "memory.limit_in_bytes", strconv.FormatInt(max(l.MemoryBytes, -1), 10), l.MemoryBytes != 0)
 		set("cpu", "cpu.shares", strconv.FormatUint(shares, 10), shares != 0)
-		set("cpu", "cpu.cfs_period_us", strconv.FormatUint(l.CPUPeriod, 10), l.CPUPeriod != 0)
+		set("cpu", periodFile, strconv.FormatUint(l.CPUPeriod, 10), l.CPUPeriod != 0)
 		set("cpu", "cpu.cfs_quota_us", strconv.FormatInt(max(l.CPUQuota, -1), 10), l.CPUQuota != 0)
 	}
 	return ks

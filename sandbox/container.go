@@ -118,7 +118,7 @@ func (s *Sandbox) prepare(ctx context.Context, id string, bundle *oci.Bundle, me
 	s.log.Debug("the share has the container's files")
 	s.wiring.addResolvConf(id, bundle)
 	s.follow.Do(s.followNetwork)
-	if err := s.SyncNetwork(ctx); err != nil {
+	if err := s.syncNetwork(ctx, true); err != nil {
 		return nil, errors.Join(err, s.share.Detach(id))
 	}
 	s.log.Debug("the guest has the network")

@@ -94,8 +94,12 @@ func (w *wiring) close() error {
 	return w.slot.Close()
 }
 
-// SyncNetwork looks at the network namespace and makes the guest's network the same. Engines change it at any time.
-func (s *Sandbox) SyncNetwork(ctx context.Context) error {
+// SyncNetwork looks at the network namespace and makes the guest's network the same. Engines change it at any time. It
+// has to be called before a container starts.
+func (s *Sandbox) SyncNetwork(ctx context.Context) error { return s.syncNetwork(ctx, false) }
+
+// syncNetwork does that. early means that an empty namespace need not be told of: some engines wire it before the start.
+func (s *Sandbox) syncNetwork(ctx context.Context, early bool) error {
 	ctx, cancel := context.WithTimeout(ctx, networkTimeout)
 	defer cancel()
 	w := s.wiring
@@ -114,6 +118,9 @@ func (s *Sandbox) SyncNetwork(ctx context.Context) error {
 			return fmt.Errorf("network interface %s: %w", i.Name, err)
 		}
 	}
+	if early && w.told == nil && len(state.Interfaces) == 0 {
+		return nil
+	}
 	if err := s.tell(ctx, view{state, w.devices(), w.resolvers()}); err != nil {
 		return err
 	}
@@ -130,8 +137,7 @@ func (s *Sandbox) SyncNetwork(ctx context.Context) error {
 
 // tell sends what the guest does not know yet.
 func (s *Sandbox) tell(ctx context.Context, v view) error {
-	nothing := len(v.Interfaces) == 0 && len(v.Routes) == 0 // as the guest has it when it comes up
-	if s.wiring.told == nil && nothing || s.wiring.told != nil && reflect.DeepEqual(v, *s.wiring.told) {
+	if s.wiring.told != nil && reflect.DeepEqual(v, *s.wiring.told) {
 		return nil
 	}
 	if _, err := s.agent.SetNetwork(ctx, networkRequest(v)); err != nil {

@@ -16,9 +16,11 @@ import (
 )
 
 // Stdio is the host's end of a process's input and output; nil stands for /dev/null. For a terminal In and Out are two
-// descriptors of the same slave (or of the caller's own terminal), and Err is nil. A process takes the files over.
+// descriptors of the same slave, or what the caller reads and writes at its own terminal, and Err is nil. A process takes
+// the files over.
 type Stdio struct {
 	In, Out, Err *os.File
+	OwnTerminal  bool // the caller's terminal makes \r\n of \n, and the guest's does not
 }
 
 // Close closes the files, for a process that is never started.
@@ -56,7 +58,7 @@ func (p *Process) Status() int { return p.status }
 
 // newProcess opens the streams that stdio asks for and names them for the agent. On error stdio is closed.
 func (s *Sandbox) newProcess(ctx context.Context, container, exec string, stdio Stdio) (*Process, error) {
-	p := &Process{sandbox: s, container: container, exec: exec, streams: &protocol.Streams{}, exited: make(chan struct{})}
+	p := &Process{sandbox: s, container: container, exec: exec, streams: &protocol.Streams{PlainNewlines: stdio.OwnTerminal}, exited: make(chan struct{})}
 	var opened []io.Closer
 	open := func(f *os.File) (*os.File, *client.Stream, uint32, error) {
 		if f == nil {

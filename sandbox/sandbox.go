@@ -72,9 +72,11 @@ func Launch(o Options) (*Sandbox, error) {
 		defer close(s.ended)
 		s.vm, s.agent, s.bootErr = start(ctx, o, wiring.nic())
 		stop()
+		if s.agent != nil {
+			s.agent.AnswerQuestions(wiring.answer)
+		}
 		close(s.booted)
 		if s.vm != nil {
-			s.agent.AnswerQuestions(wiring.answer)
 			<-s.vm.Done()
 		}
 		if err := wiring.close(); err != nil {

@@ -15,7 +15,8 @@ func networkRequest(v view) *protocol.SetNetworkRequest {
 	for _, i := range v.Interfaces {
 		r.Interfaces = append(r.Interfaces, &protocol.Interface{
 			Device: v.devices[i.Index], Name: i.Name, Mac: i.MAC, Mtu: uint32(i.MTU), Up: i.Up, NoArp: i.NoARP,
-			Addresses: addresses(i.Addresses),
+			NoLinkLocal: !i.LinkLocal,
+			Addresses:   addresses(i.Addresses),
 		})
 	}
 	for _, route := range v.Routes {
