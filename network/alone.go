@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"runtime"
 
-	"golang.org/x/sys/unix"
+	"github.com/vishvananda/netns"
 )
 
 // NewTapAlone makes a tap in a network namespace of its own, which goes when the last of the tap's files is closed: for a
@@ -14,10 +14,12 @@ func NewTapAlone(queues int) (t *Tap, err error) {
 	go func() {
 		defer close(done)
 		runtime.LockOSThread() // never unlocked: the thread is in another namespace now, and ends with this function
-		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			err = fmt.Errorf("make a network namespace: %w", err)
+		namespace, made := netns.New()
+		if made != nil {
+			err = fmt.Errorf("make a network namespace: %w", made)
 			return
 		}
+		defer namespace.Close()
 		if t, err = NewTap(queues); err == nil {
 			t.index = 0 // it is another device's in the namespace that Close runs in
 		}

@@ -7,6 +7,7 @@ import (
 	"runtime"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,7 +26,7 @@ func Clean(path string) error {
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread is in another namespace now, and ends with this function
-		if err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET); err != nil {
+		if err := netns.Set(netns.NsHandle(namespace.Fd())); err != nil {
 			result <- fmt.Errorf("enter network namespace %s: %w", path, err)
 			return
 		}

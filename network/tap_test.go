@@ -323,3 +323,23 @@ func TestMacvtap(t *testing.T) {
 	must(t, tap.Close())
 	untouched(t)
 }
+
+// A tap alone leaves no device in the namespace that it was made from, also when it is closed.
+func TestTapAlone(t *testing.T) {
+	enterNew(t)
+	tap, err := NewTapAlone(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := netlink.LinkList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tap.Close(); err != nil {
+		t.Error(err)
+	}
+	after, err := netlink.LinkList()
+	if err != nil || len(before) != 1 || len(after) != 1 {
+		t.Errorf("links %v, then %v, %v; want lo alone", before, after, err)
+	}
+}

@@ -59,13 +59,16 @@ func (n namespace) inside(do func() error) error {
 	return elsewhere(func() error { return unix.Setns(n.fd, unix.CLONE_NEWNET) }, do)
 }
 
-// dialRoute makes a socket that speaks to the namespace's rtnetlink.
-func (n namespace) dialRoute() (s *socket, err error) {
+// open makes sockets that speak to the namespace's rtnetlink, and that hear of its interfaces.
+func (n namespace) open() (route *socket, links *watch, err error) {
 	err = n.inside(func() (err error) {
-		s, err = dial(unix.NETLINK_ROUTE)
+		if route, err = dial(unix.NETLINK_ROUTE); err != nil {
+			return err
+		}
+		links, err = newWatch()
 		return err
 	})
-	return s, err
+	return route, links, err
 }
 
 // elsewhere runs do on a thread that enter has taken into another network namespace.

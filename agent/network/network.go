@@ -7,13 +7,9 @@ package network
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
-	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/hyper-runtime/hyper/agent/protocol"
 )
@@ -22,7 +18,7 @@ import (
 type Network struct {
 	containers, home     namespace // theirs, and the agent's, where devices appear
 	inContainers, inHome *socket   // of NETLINK_ROUTE
-	changes              [2]watch  // in both
+	atContainers, atHome *watch    // of their interfaces
 	seen                 *devices  // nil, or what there was at the last look
 	identify             func(link) string
 	redirect             func([]redirect) (*socket, error)
@@ -66,18 +62,11 @@ func newNetwork(path string, home namespace, dialHost func() (net.Conn, error)) 
 			addresses: map[address]bool{}, routes: map[route]bool{}, neighbours: map[neighbour]bool{},
 		},
 	}
-	if n.inHome, err = home.dialRoute(); err != nil {
+	if n.inHome, n.atHome, err = home.open(); err != nil {
 		return nil, err
 	}
-	if n.inContainers, err = containers.dialRoute(); err != nil {
-		return nil, err
-	}
-	for i, space := range []namespace{containers, home} {
-		if n.changes[i].fd, err = space.watchLinks(); err != nil {
-			return nil, err
-		}
-	}
-	return n, nil
+	n.inContainers, n.atContainers, err = containers.open()
+	return n, err
 }
 
 // deviceTime bounds the wait for a device that the host has plugged, for callers without a deadline.
@@ -115,6 +104,8 @@ func (n *Network) Set(ctx context.Context, r *protocol.SetNetworkRequest) error 
 
 // Devices returns the hardware addresses of the devices that a request could name and that no request has taken yet.
 func (n *Network) Devices() ([][]byte, error) {
+	n.turn <- struct{}{}
+	defer func() { <-n.turn }()
 	list, err := n.inHome.links("")
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
@@ -135,39 +126,23 @@ type devices struct {
 
 // find looks for devices until all that are wanted are there.
 func (n *Network) find(ctx context.Context, want []iface) (devices, error) {
-	d, missing, err := n.look(want)
-	if err != nil || missing == nil {
-		return d, err
-	}
-	fd, err := n.home.watchLinks()
-	if err != nil {
-		return d, err
-	}
-	events := os.NewFile(uintptr(fd), "netlink")
-	defer events.Close()
-	defer interrupt(ctx, events)()
-	for message := make([]byte, 32<<10); ; {
-		if d, missing, err = n.look(want); err != nil || missing == nil {
+	for {
+		d, missing, err := n.look(want)
+		if err != nil || missing == nil {
 			return d, err
 		}
-		if _, err := events.Read(message); err != nil && !errors.Is(err, unix.ENOBUFS) { // ENOBUFS: events were lost
-			if ctx.Err() != nil {
-				err = ctx.Err()
-			}
+		n.seen = nil
+		if _, err := n.atHome.wait(ctx); err != nil {
 			return d, fmt.Errorf("wait for device %x of interface %s: %w", missing.device, missing.name, err)
 		}
 	}
 }
 
-// interrupt makes reads of the file end with ctx, until the returned function is called.
-func interrupt(ctx context.Context, file *os.File) func() bool {
-	return context.AfterFunc(ctx, func() { file.SetReadDeadline(time.Unix(1, 0)) })
-}
-
-// look looks for devices, and returns one that is wanted and not there.
+// look looks for devices, and returns one that is wanted and not there. It asks the kernel only if something has changed
+// since the last time.
 func (n *Network) look(want []iface) (d devices, missing *iface, err error) {
-	theirs, ours := n.changes[0].drain(), n.changes[1].drain()
-	if theirs || ours || n.seen == nil {
+	contained, free := n.atContainers.drain(), n.atHome.drain()
+	if contained || free || n.seen == nil {
 		n.seen = nil
 		if d.contained, err = n.index(n.inContainers); err != nil {
 			return d, nil, err
@@ -199,34 +174,4 @@ func (n *Network) index(s *socket) (map[string]link, error) {
 		}
 	}
 	return found, nil
-}
-
-// watch is a socket of watchLinks.
-type watch struct{ fd int }
-
-// drain says whether there was a change since the last time.
-func (w watch) drain() bool {
-	var one [1]byte
-	for changed := false; ; changed = true {
-		_, _, err := unix.Recvfrom(w.fd, one[:], unix.MSG_DONTWAIT)
-		if err == unix.EAGAIN {
-			return changed
-		}
-	}
-}
-
-// watchLinks returns a socket that gets a message at each change of an interface of the namespace.
-func (n namespace) watchLinks() (fd int, err error) {
-	err = n.inside(func() (err error) {
-		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
-		return err
-	})
-	if err != nil {
-		return -1, fmt.Errorf("watch interfaces: %w", err)
-	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK}); err != nil {
-		unix.Close(fd)
-		return -1, fmt.Errorf("watch interfaces: %w", err)
-	}
-	return fd, nil
 }

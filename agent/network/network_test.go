@@ -50,6 +50,8 @@ func newLab(t *testing.T, dialHost func() (net.Conn, error)) *lab {
 		l.names.close()
 		l.inHome.close()
 		l.inContainers.close()
+		l.atHome.close()
+		l.atContainers.close()
 		for _, path := range []string{l.home, l.containers} {
 			if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
 				t.Error(err)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +15,14 @@ import (
 type link struct {
 	index      uint32
 	attributes map[uint16][]byte
+}
+
+// parseLink reads struct ifinfomsg and the attributes behind it. The link refers to body.
+func parseLink(body []byte) link {
+	if len(body) < unix.SizeofIfInfomsg {
+		return link{}
+	}
+	return link{binary.NativeEndian.Uint32(body[4:]), attributes(body[unix.SizeofIfInfomsg:])}
 }
 
 func (l link) name() string { return cString(l.attributes[unix.IFLA_IFNAME]) }
@@ -44,10 +53,7 @@ func (s *socket) links(name string) ([]link, error) {
 	for tries := 1; ; tries++ {
 		var list []link
 		err := s.do(func(body []byte) {
-			if len(body) >= unix.SizeofIfInfomsg {
-				body = append([]byte{}, body...) // else the next answer is read over it
-				list = append(list, link{binary.NativeEndian.Uint32(body[4:]), attributes(body[unix.SizeofIfInfomsg:])})
-			}
+			list = append(list, parseLink(slices.Clone(body))) // the next answer is read over it
 		}, newMessage(unix.RTM_GETLINK, flags, query))
 		if err != errInterrupted || tries == 10 { // containers may make interfaces faster than we list them
 			return list, err

@@ -144,3 +144,21 @@ func TestHostNetwork(t *testing.T) {
 		t.Errorf("%v, want one line about the network", r)
 	}
 }
+
+// TestOursMacvtap has the interfaces reach the guest the other way.
+func TestOursMacvtap(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	config := p.WriteFile("macvtap.toml", p.ReadFile(p.Runtime.Config)+"\nnetwork_model = \"macvtap\"\n", 0o600)
+	p.Runtime.Args = []string{"--config", config}
+	p.veth(p.in.Pid, "eth0", "10.1.8")
+	c := p.StartNew(p.sleeper(p.in.Path))
+	p.reaches(c, "10.1.8")
+	p.veth(p.in.Pid, "eth1", "10.2.8")
+	p.OK("network", "refresh", c.ID)
+	p.reaches(c, "10.2.8")
+	c.Remove()
+	if left := p.in.Sh("ip -o link show type macvtap"); left != "" {
+		t.Errorf("left in the namespace: %q", left)
+	}
+}
