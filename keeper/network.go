@@ -21,12 +21,20 @@ func (s *session) RefreshNetwork(ctx context.Context, _ *api.RefreshNetworkReque
 	return &api.RefreshNetworkResponse{}, s.sandbox.SyncNetwork(ctx)
 }
 
+// networkPath is the path of the network namespace that a container joins; empty when it has one of its own.
+func networkPath(spec *specs.Spec) string {
+	for _, ns := range spec.Linux.Namespaces {
+		if ns.Type == specs.NetworkNamespace {
+			return ns.Path
+		}
+	}
+	return ""
+}
+
 // cleanNetwork takes off what a killed keeper has left in a network namespace that was not its own.
 func cleanNetwork(spec *specs.Spec) error {
-	for _, ns := range spec.Linux.Namespaces {
-		if ns.Type == specs.NetworkNamespace && ns.Path != "" {
-			return network.Clean(ns.Path)
-		}
+	if path := networkPath(spec); path != "" {
+		return network.Clean(path)
 	}
 	return nil
 }

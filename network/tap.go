@@ -150,6 +150,18 @@ func (t *Tap) Files() []*os.File { return t.files }
 // closed when QEMU has them.
 func (t *Tap) VHost() []*os.File { return t.vhost }
 
+// Stay keeps the tap when its files are closed: it goes with its namespace. The kernel takes tens of milliseconds to take a
+// device out of a namespace that lives on, and does it by the way in one that ends.
+func (t *Tap) Stay() error {
+	if t.lower != 0 {
+		return nil // a macvtap always does
+	}
+	if err := unix.IoctlSetInt(int(t.files[0].Fd()), unix.TUNSETPERSIST, 1); err != nil {
+		return fmt.Errorf("keep %s: %w", t.owner.name, err)
+	}
+	return nil
+}
+
 // Close takes the tap off its interface and out of the namespace, also while QEMU has it open. Things that have vanished
 // are no error.
 func (t *Tap) Close() error {

@@ -343,3 +343,31 @@ func TestTapAlone(t *testing.T) {
 		t.Errorf("links %v, then %v, %v; want lo alone", before, after, err)
 	}
 }
+
+// A tap that stays does so without files, until it is closed or its namespace ends.
+func TestTapStays(t *testing.T) {
+	enterNew(t)
+	for _, stays := range []bool{false, true} {
+		tap, err := NewTap(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stays {
+			if err := tap.Stay(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := closeAll(tap.Files()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := netlink.LinkByName(tap.owner.name); (err == nil) != stays {
+			t.Errorf("stays %v: %v", stays, err)
+		}
+		if err := tap.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := netlink.LinkByName(tap.owner.name); err == nil {
+			t.Error("it is still there")
+		}
+	}
+}

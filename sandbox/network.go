@@ -34,6 +34,7 @@ const networkTimeout = 2 * time.Minute
 type wiring struct {
 	queues int
 	model  string
+	own    bool // the namespace is the sandbox's own, and goes with it
 
 	mu sync.Mutex
 	// All below is guarded by mu.
@@ -64,12 +65,12 @@ type view struct {
 
 // newWiring makes the tap of the NIC that the VM starts with, before any interface is known: engines may make them when
 // the VM runs already.
-func newWiring(machine hypervisor.Machine, model string) (*wiring, error) {
+func newWiring(o Options) (*wiring, error) {
 	w := &wiring{
-		queues: machine.Queues(), model: model, free: model != ModelMacvtap,
+		queues: o.Machine.Queues(), model: o.Network, own: o.OwnNetwork, free: o.Network != ModelMacvtap,
 		wires: make(map[int]*wire), resolvConfs: make(map[string]string),
 	}
-	slot, err := network.NewTap(w.queues)
+	slot, err := w.tap()
 	if err != nil {
 		return nil, err
 	}
@@ -77,13 +78,24 @@ func newWiring(machine hypervisor.Machine, model string) (*wiring, error) {
 	return w, nil
 }
 
+func (w *wiring) tap() (*network.Tap, error) {
+	tap, err := network.NewTap(w.queues)
+	if err != nil || !w.own {
+		return tap, err
+	}
+	return tap, tap.Stay()
+}
+
 // nic is the NIC that the VM starts with.
 func (w *wiring) nic() hypervisor.NIC {
 	return hypervisor.NIC{Tap: w.slot.Files(), VHost: w.slot.VHost()}
 }
 
-// close takes away all that the wiring made. It is for after the VM's end.
+// close takes away all that the wiring made, unless it goes with the namespace. It is for after the VM's end.
 func (w *wiring) close() error {
+	if w.own {
+		return nil
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, wire := range w.wires {
@@ -219,7 +231,7 @@ func (w *wiring) newTap(i network.Interface) (*network.Tap, error) {
 	if w.model == ModelMacvtap {
 		return network.NewMacvtap(i, w.queues)
 	}
-	return network.NewTap(w.queues)
+	return w.tap()
 }
 
 // slotMAC is the address that the guest finds the slot's NIC by.

@@ -30,6 +30,7 @@ type Options struct {
 	ConsoleSize int                   // bytes that are kept of it
 	BootTimeout time.Duration         // hang guard from QEMU's start to the agent's answer
 	Network     string                // how interfaces reach the guest: ModelTC or ModelMacvtap
+	OwnNetwork  bool                  // the network namespace that we run in is the sandbox's own, and ends with us
 	Log         *slog.Logger
 }
 
@@ -59,7 +60,7 @@ func Launch(o Options) (*Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	wiring, err := newWiring(o.Machine, o.Network)
+	wiring, err := newWiring(o)
 	if err != nil {
 		return nil, err
 	}
