@@ -82,8 +82,9 @@ func askTCP(connection net.Conn, question []byte) ([]byte, error) {
 	return answer, nil
 }
 
-// Resolvers are the loopback addresses among the name servers of a resolv.conf(5): the ones that a guest does not reach,
-// because they are in the host's namespace. Each is there once, in their order.
+// Resolvers are the IPv4 loopback addresses among the name servers of a resolv.conf(5): the ones that a guest does not
+// reach, because they are in the host's namespace. Each is there once, in their order. ::1, alone in its network, would
+// be the container's own.
 func Resolvers(resolvConf []byte) []netip.Addr {
 	var found []netip.Addr
 	servers := 0
@@ -99,7 +100,7 @@ func Resolvers(resolvConf []byte) []netip.Addr {
 		if servers++; servers > resolvers {
 			break
 		}
-		if address.IsLoopback() && !slices.Contains(found, address) {
+		if address.Is4() && address.IsLoopback() && !slices.Contains(found, address) {
 			found = append(found, address)
 		}
 	}

@@ -107,15 +107,15 @@ func TestAskInVain(t *testing.T) {
 }
 
 func TestResolvers(t *testing.T) {
-	docker, stub, local := netip.MustParseAddr("127.0.0.11"), netip.MustParseAddr("127.0.0.53"), netip.MustParseAddr("::1")
+	docker, stub := netip.MustParseAddr("127.0.0.11"), netip.MustParseAddr("127.0.0.53")
 	for text, want := range map[string][]netip.Addr{
 		"": nil,
-		"nameserver 127.0.0.11\noptions ndots:0\n":                               {docker},
-		"# nameserver 127.0.0.11\n;nameserver 127.0.0.11\nnameserver 9.9.9.9":    nil,
-		"search lan\n  nameserver\t127.0.0.53 trailing\nnameserver ::1":          {stub, local},
-		"nameserver 127.0.0.11\nnameserver 8.8.8.8\nnameserver 127.0.0.11":       {docker},
-		"nameserver 1.1.1.1\nnameserver ::2\nnameserver ::3\nnameserver ::1\n":   nil, // the fourth is not asked
-		"nameserver\nnameserver here\nnameservers 127.0.0.1\nnameserver ::1\r\n": {local},
+		"nameserver 127.0.0.11\noptions ndots:0\n":                                      {docker},
+		"# nameserver 127.0.0.11\n;nameserver 127.0.0.11\nnameserver 9.9.9.9":           nil,
+		"search lan\n  nameserver\t127.0.0.53 trailing\nnameserver ::1":                 {stub},
+		"nameserver 127.0.0.11\nnameserver 8.8.8.8\nnameserver 127.0.0.11":              {docker},
+		"nameserver 1.1.1.1\nnameserver ::2\nnameserver ::3\nnameserver ::1\n":          nil, // the fourth is not asked
+		"nameserver\nnameserver here\nnameservers 127.0.0.1\nnameserver 127.0.0.53\r\n": {stub},
 	} {
 		if got := Resolvers([]byte(text)); !slices.Equal(got, want) {
 			t.Errorf("%q: got %v, want %v", text, got, want)

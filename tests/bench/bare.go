@@ -12,6 +12,7 @@ import (
 	"github.com/hyper-runtime/hyper/agent/client"
 	"github.com/hyper-runtime/hyper/agent/protocol"
 	"github.com/hyper-runtime/hyper/hypervisor"
+	"github.com/hyper-runtime/hyper/network"
 )
 
 // bare is a VM without hyper's processes, cgroup, mounts and state: QEMU, a 9p share with a copy of the root file
@@ -39,7 +40,14 @@ func (b *bench) launch(m machine, cold bool) (v *bare, err error) {
 			return nil, err
 		}
 	}
-	v.vm, err = hypervisor.Launch(b.ctx, m.Machine, hypervisor.Options{Share: share, Template: v.template})
+	tap, err := network.NewTapAlone(m.Queues())
+	if err != nil {
+		return nil, err
+	}
+	defer tap.Close()
+	v.vm, err = hypervisor.Launch(b.ctx, m.Machine, hypervisor.Options{
+		Share: share, Template: v.template, NIC: hypervisor.NIC{Tap: tap.Files(), VHost: tap.VHost()},
+	})
 	return v, err
 }
 

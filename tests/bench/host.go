@@ -222,6 +222,10 @@ func (b *bench) started(r ociRuntime) (c created, err error) {
 
 // bundle makes a bundle: runc's own example, with a busybox root file system and a process without a terminal.
 func (b *bench) bundle(args ...string) (dir string, err error) {
+	return b.bundleWith(func(*specs.Spec) {}, args...)
+}
+
+func (b *bench) bundleWith(change func(*specs.Spec), args ...string) (dir string, err error) {
 	dir = b.path(b.id())
 	config := filepath.Join(dir, "config.json")
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -239,6 +243,7 @@ func (b *bench) bundle(args ...string) (dir string, err error) {
 		return "", fmt.Errorf("read spec: %w", err)
 	}
 	spec.Process.Terminal, spec.Process.Args, spec.Root.Path = false, args, b.path("rootfs")
+	change(&spec)
 	if text, err = json.Marshal(spec); err != nil {
 		return "", fmt.Errorf("write spec: %w", err)
 	}

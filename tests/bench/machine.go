@@ -9,6 +9,7 @@ import (
 
 	"github.com/hyper-runtime/hyper/config"
 	"github.com/hyper-runtime/hyper/hypervisor"
+	"github.com/hyper-runtime/hyper/network"
 	"github.com/hyper-runtime/hyper/resource"
 )
 
@@ -76,6 +77,7 @@ func (b *bench) newMachine(path string) (m machine, err error) {
 		Arch: hypervisor.Arch(runtime.GOARCH), Accel: accel, QEMU: c.QEMU, Type: c.Machine, CPUModel: c.CPUModel,
 		VCPUs: size.VCPUs, MemoryMiB: size.MemoryMiB,
 		Kernel: c.Kernel, Initrd: c.Initrd, KernelArgs: c.KernelArgs, Ports: c.HotplugPorts,
+		VHost: network.HasVHost(),
 	}
 	return m, nil
 }

@@ -22,6 +22,7 @@ var rows = []row{
 	{"state", timeState},
 	{"create", timeCreate},
 	{"run true", timeRun},
+	{"run true with a network", timeNetwork},
 	{"exec true", timeExec},
 	{"run true, 20 at once", timeMany},
 	{"docker run --rm true", timeDocker},
@@ -31,6 +32,13 @@ var rows = []row{
 }
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == peerMode {
+		if err := servePeer(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	// Threads have mount namespaces (see hideUnified), and what a thread starts begins in its own.
 	runtime.LockOSThread()
 	if err := run(); err != nil {
@@ -45,7 +53,7 @@ func run() (err error) {
 	others := flag.String("others", "build/*.toml", "configurations, some with other kernels; a pattern")
 	rounds := flag.Int("rounds", 9, "samples of each time")
 	idle := flag.Int("idle", 5, "sandboxes whose memory is measured")
-	only := flag.String("only", "", "measure the rows alone that this regular expression finds, and memory if it finds that word")
+	only := flag.String("only", "", "measure the rows alone that this regular expression finds, and network and memory if it finds those words")
 	flag.Parse()
 	wanted, err := regexp.Compile(*only)
 	if err != nil {
@@ -69,6 +77,11 @@ func run() (err error) {
 		}
 		if err := b.row(r, *rounds); err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
+		}
+	}
+	if wanted.MatchString("network") {
+		if err := b.network(*rounds); err != nil {
+			return fmt.Errorf("network: %w", err)
 		}
 	}
 	if wanted.MatchString("memory") {

@@ -13,10 +13,12 @@ type row struct {
 	prepare func(*bench) ([]subject, error)
 }
 
-// subject is one of the things that a row compares.
-type subject struct {
+// subject is one of the things that a row compares by the time that they take.
+type subject = subjectOf[time.Duration]
+
+type subjectOf[T any] struct {
 	name   string
-	sample func() (time.Duration, error)
+	sample func() (T, error)
 }
 
 // row measures a row and prints its first subject beside each other one.
@@ -26,7 +28,7 @@ func (b *bench) row(r row, rounds int) (err error) {
 	if err != nil {
 		return err
 	}
-	times, err := b.measure(subjects, rounds)
+	times, err := measure(b, subjects, rounds)
 	if err != nil {
 		return err
 	}
@@ -40,23 +42,23 @@ func (b *bench) row(r row, rounds int) (err error) {
 
 // measure takes the samples of all subjects by turns, so that what disturbs the machine for a while disturbs all alike.
 // A first round fills the caches and does not count.
-func (b *bench) measure(subjects []subject, rounds int) ([][]time.Duration, error) {
-	times := make([][]time.Duration, len(subjects))
+func measure[T any](b *bench, subjects []subjectOf[T], rounds int) ([][]T, error) {
+	samples := make([][]T, len(subjects))
 	for round := range rounds + 1 {
 		for i, s := range subjects {
 			if err := b.ctx.Err(); err != nil {
 				return nil, err
 			}
-			t, err := s.sample()
+			sample, err := s.sample()
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", s.name, err)
 			}
 			if round > 0 {
-				times[i] = append(times[i], t)
+				samples[i] = append(samples[i], sample)
 			}
 		}
 	}
-	return times, nil
+	return samples, nil
 }
 
 // median is the middle sample, the upper one of two.
