@@ -47,8 +47,10 @@ var rooms = map[string][]string{
 	"guest":         {},
 	"guest/mkguest": {"guest"},
 
-	"tests/bench":   {"agent/client", "agent/protocol", "config", "hypervisor", "resource", "tests/harness"},
+	"tests/bench":   {"agent/client", "agent/protocol", "config", "guest", "hypervisor", "network", "resource", "tests/harness"},
 	"tests/harness": {},
+
+	"tests/cli/testdata/mapper": {},
 }
 
 // modules says which rooms may import a third-party module. The standard library and these two are for all:

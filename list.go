@@ -21,6 +21,11 @@ var listCommand = &cli.Command{
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "only ids"},
 	},
 	Action: func(_ context.Context, cmd *cli.Command) error {
+		if cmd.IsSet("root") { // one that was asked for is there, or else misspelt; as with runc
+			if _, err := os.Stat(rootDir(cmd)); err != nil {
+				return err
+			}
+		}
 		states, err := keeper.List(rootDir(cmd))
 		if err != nil {
 			return err

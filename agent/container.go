@@ -48,6 +48,9 @@ type spec struct {
 	Linux struct {
 		CgroupsPath string
 	}
+	Hooks struct {
+		StartContainer []struct{ Path string }
+	}
 }
 
 func parseSpec(data []byte) (spec, error) {
@@ -93,7 +96,7 @@ func (a *Agent) Create(ctx context.Context, r *protocol.CreateRequest) (*protoco
 		return nil, err
 	}
 	c.init = p
-	go p.attend(func(answer *protocol.WaitResponse) { a.lastOfInit(c, answer) })
+	go p.attend(a.reaper, func(answer *protocol.WaitResponse) { a.lastOfInit(c, answer) })
 	p.copy(a.streams)
 	return &protocol.CreateResponse{Pid: uint32(p.pid)}, nil
 }
@@ -113,6 +116,13 @@ func (a *Agent) create(ctx context.Context, c *container, r *protocol.CreateRequ
 	if err != nil {
 		return nil, err
 	}
+	later := late{arg0: spec.Process.Args[0], output: filepath.Join(bundle, "hooks")}
+	for _, hook := range spec.Hooks.StartContainer {
+		later.hooks = append(later.hooks, hook.Path)
+	}
+	if config, err = later.withHookOutput(config); err != nil {
+		return nil, err
+	}
 	if err := os.WriteFile(filepath.Join(bundle, "config.json"), config, 0o600); err != nil {
 		return nil, fmt.Errorf("write spec: %w", err)
 	}
@@ -125,7 +135,7 @@ func (a *Agent) create(ctx context.Context, c *container, r *protocol.CreateRequ
 	if err != nil {
 		return nil, err
 	}
-	left, err := call.spawn(ctx, io, spec.Process.Terminal, spec.Process.Args[0], []string{"create", "--bundle=" + bundle}, c.id)
+	left, err := call.spawn(ctx, io, spec.Process.Terminal, later, []string{"create", "--bundle=" + bundle}, c.id)
 	if err != nil {
 		io.close()
 		// What the runtime leaves when it was killed. Its own error is the one to report.
@@ -133,7 +143,7 @@ func (a *Agent) create(ctx context.Context, c *container, r *protocol.CreateRequ
 		unix.Rmdir(filepath.Join(a.config.Cgroups, c.cgroup))
 		return nil, err
 	}
-	return &process{spawned: left, exited: make(chan struct{})}, nil
+	return newProcess(left), nil
 }
 
 // lastOfInit completes the answer for a container's exit, and makes the host see all that its processes wrote to files.
@@ -228,7 +238,21 @@ func (c *container) setExec(exec string, p *process) bool {
 
 // Start implements protocol.AgentService.
 func (a *Agent) Start(ctx context.Context, r *protocol.StartRequest) (*protocol.StartResponse, error) {
-	c, release, err := a.hold(r.ContainerId)
+	c, err := a.letGo(ctx, r.ContainerId)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-c.init.running:
+		return &protocol.StartResponse{}, nil
+	case <-ctx.Done():
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
+}
+
+// letGo lets the container's init go on, to the startContainer hooks and then its program.
+func (a *Agent) letGo(ctx context.Context, id string) (*container, error) {
+	c, release, err := a.hold(id)
 	if err != nil {
 		return nil, err
 	}
@@ -245,7 +269,7 @@ func (a *Agent) Start(ctx context.Context, r *protocol.StartRequest) (*protocol.
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.started = true
-	return &protocol.StartResponse{}, nil
+	return c, nil
 }
 
 // signalInit sends a signal to the container's init. Before Start that is the runtime's own process, which as PID 1 of

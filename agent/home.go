@@ -17,8 +17,9 @@ import (
 // maxPasswd is how much of a container's /etc/passwd is read, in bytes.
 const maxPasswd = 1 << 20
 
-// withHome returns the OCI process with HOME in its environment, if it is not there. The runtime would look it up in
-// the container's /etc/passwd itself, and wait for ever where that is a FIFO.
+// withHome returns the OCI process with HOME in its environment, if it is not there or empty where it is set last. The
+// runtime would look it up in the container's /etc/passwd itself, and wait for ever where that is a FIFO; and it would
+// keep an empty one, which runc does not.
 func withHome(process json.RawMessage, root string) (json.RawMessage, error) {
 	var known struct {
 		Env  []string
@@ -28,13 +29,20 @@ func withHome(process json.RawMessage, root string) (json.RawMessage, error) {
 	if err := json.Unmarshal(process, &known); err != nil {
 		return nil, fmt.Errorf("parse process: %w", err)
 	}
-	if slices.ContainsFunc(known.Env, func(e string) bool { return strings.HasPrefix(e, "HOME=") }) {
+	home := ""
+	isHome := func(e string) bool { return strings.HasPrefix(e, "HOME=") }
+	for _, e := range known.Env {
+		if isHome(e) {
+			home = e
+		}
+	}
+	if len(home) > len("HOME=") {
 		return process, nil
 	}
 	if err := json.Unmarshal(process, &fields); err != nil {
 		return nil, fmt.Errorf("parse process: %w", err)
 	}
-	env, err := json.Marshal(append(known.Env, "HOME="+homeOf(root, known.User.UID)))
+	env, err := json.Marshal(append(slices.DeleteFunc(known.Env, isHome), "HOME="+homeOf(root, known.User.UID)))
 	if err != nil {
 		return nil, fmt.Errorf("encode environment: %w", err)
 	}

@@ -46,8 +46,11 @@ func TestHomeOf(t *testing.T) {
 func TestWithHome(t *testing.T) {
 	for process, want := range map[string]string{
 		`{"env":["A=b"],"args":["x"],"user":{"uid":3},"umask":18446744073709551615}`: `"env":["A=b","HOME=/"]`,
-		`{"env":["HOME=/kept"]}`: `"env":["HOME=/kept"]`,
-		`{}`:                     `"env":["HOME=/"]`,
+		`{"env":["HOME=/kept"]}`:          `"env":["HOME=/kept"]`,
+		`{"env":["HOME=","HOME=/last"]}`:  `"env":["HOME=","HOME=/last"]`,
+		`{"env":["HOME="]}`:               `"env":["HOME=/"]`,
+		`{"env":["HOME=/first","HOME="]}`: `"env":["HOME=/"]`,
+		`{}`:                              `"env":["HOME=/"]`,
 	} {
 		got, err := withHome(json.RawMessage(process), t.TempDir())
 		if err != nil || !strings.Contains(string(got), want) {

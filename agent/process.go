@@ -16,13 +16,29 @@ import (
 // process is a container's init or an exec process.
 type process struct {
 	spawned
-	exited chan struct{} // closed when answer is set
-	answer *protocol.WaitResponse
-	killer unix.Signal // guarded by the container's mu; see (*container).signalInit
+	running chan struct{} // closed when the process has executed its program, or has exited without
+	exited  chan struct{} // closed when answer is set
+	answer  *protocol.WaitResponse
+	killer  unix.Signal // guarded by the container's mu; see (*container).signalInit
 }
 
-// attend waits for the process's exit and makes the answer that Wait gives. last runs before the exit is known.
-func (p *process) attend(last func(*protocol.WaitResponse)) {
+func newProcess(s spawned) *process {
+	return &process{spawned: s, running: make(chan struct{}), exited: make(chan struct{})}
+}
+
+// attend waits for the process's program, then for its exit, and makes the answer that Wait gives. last runs before the
+// exit is known.
+func (p *process) attend(r *reaper, last func(*protocol.WaitResponse)) {
+	p.program.Read(make([]byte, 1)) // nobody writes: it is the end
+	p.program.Close()
+	if !r.hasRun(p.child) {
+		<-p.done
+		if p.copied {
+			p.reword(p.words)
+		}
+	}
+	p.release()
+	close(p.running)
 	<-p.done
 	answer := &protocol.WaitResponse{}
 	if p.status.Signaled() {
@@ -68,7 +84,7 @@ func (a *Agent) Exec(ctx context.Context, r *protocol.ExecRequest) (*protocol.Ex
 		a.dropStreams(r.Streams)
 		return nil, err
 	}
-	go p.attend(func(*protocol.WaitResponse) {})
+	go p.attend(a.reaper, func(*protocol.WaitResponse) {})
 	if !c.setExec(r.ExecId, p) { // deleted in the meantime
 		a.reaper.signal(p.child, unix.SIGKILL)
 		p.stdio.close()
@@ -92,12 +108,12 @@ func (a *Agent) exec(ctx context.Context, c *container, r *protocol.ExecRequest,
 	if err != nil {
 		return nil, err
 	}
-	left, err := call.spawn(ctx, io, terminal, arg0, []string{"exec", "--detach", "--process=" + call.file("json")}, c.id)
+	left, err := call.spawn(ctx, io, terminal, late{arg0: arg0}, []string{"exec", "--detach", "--process=" + call.file("json")}, c.id)
 	if err != nil {
 		io.close()
 		return nil, err
 	}
-	return &process{spawned: left, exited: make(chan struct{})}, nil
+	return newProcess(left), nil
 }
 
 // dropStreams closes the host's connections for a process that there will not be.

@@ -1,9 +1,13 @@
 package agent
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"sync"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,20 +17,26 @@ import (
 type reaper struct {
 	mu      sync.Mutex // held from fork to registration, so that no exit comes between the two
 	waiting map[int]*child
-	births  int                     // runtime calls under way that leave a process behind
-	orphans map[int]unix.WaitStatus // exits of unknown children during those calls
+	births  int          // runtime calls under way that leave a process behind
+	orphans map[int]exit // exits of unknown children during those calls
+}
+
+// exit is how a process ended.
+type exit struct {
+	status unix.WaitStatus
+	copied bool // it was its parent's copy to the end, and has executed no program
 }
 
 // child is a process whose exit somebody waits for.
 type child struct {
-	pid    int
-	done   chan struct{}
-	status unix.WaitStatus // valid when done is closed
+	pid  int
+	done chan struct{}
+	exit // valid when done is closed
 }
 
 // newReaper returns a reaper at work.
 func newReaper() *reaper {
-	r := &reaper{waiting: map[int]*child{}, orphans: map[int]unix.WaitStatus{}}
+	r := &reaper{waiting: map[int]*child{}, orphans: map[int]exit{}}
 	deaths := make(chan os.Signal, 1)
 	signal.Notify(deaths, unix.SIGCHLD)
 	go func() {
@@ -42,22 +52,66 @@ func (r *reaper) reap() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
-		var status unix.WaitStatus
-		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
+		pid, err := nextExit()
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil || pid <= 0 {
 			return
 		}
-		if c := r.waiting[pid]; c != nil {
+		c, end := r.waiting[pid], exit{}
+		if c != nil || r.births > 0 {
+			end.copied = isCopy(pid)
+		}
+		if _, err := unix.Wait4(pid, &end.status, 0, nil); err != nil {
+			continue // EINTR: once more
+		}
+		if c != nil {
 			delete(r.waiting, pid)
-			c.status = status
+			c.exit = end
 			close(c.done)
 		} else if r.births > 0 {
-			r.orphans[pid] = status
+			r.orphans[pid] = end
 		}
 	}
+}
+
+// nextExit is the pid of a child that has exited and is still to be waited for; 0: there is none.
+func nextExit() (int, error) {
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err != nil {
+		return 0, err
+	}
+	// si_pid is the first of the fields that depend on the signal: asm-generic/siginfo.h, on machines with 64 bits.
+	const offset = 16
+	return int(*(*int32)(unsafe.Add(unsafe.Pointer(&info), offset))), nil
+}
+
+// isCopy says whether a process, which may have exited, has executed no program since it was forked: PF_FORKNOEXEC of
+// linux/sched.h, which proc_pid_stat(5) shows as its flags. The kernel takes the flag away before it closes what is to
+// be closed on exec (fs/exec.c, begin_new_exec).
+func isCopy(pid int) bool {
+	const forkNoExec, flags = 0x40, 6 // the field's place behind the name, which may be anything
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+	if len(fields) <= flags {
+		return false
+	}
+	n, err := strconv.ParseUint(string(fields[flags]), 10, 64)
+	return err == nil && n&forkNoExec != 0
+}
+
+// hasRun says whether a child has executed a program.
+func (r *reaper) hasRun(c *child) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting[c.pid] != c {
+		return !c.copied
+	}
+	return !isCopy(c.pid)
 }
 
 // start runs fork, which returns the pid of a new child, and registers it.
@@ -94,9 +148,9 @@ func (r *reaper) claim(pid int) (*child, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := &child{pid: pid, done: make(chan struct{})}
-	if status, ok := r.orphans[pid]; ok {
+	if end, ok := r.orphans[pid]; ok {
 		delete(r.orphans, pid)
-		c.status = status
+		c.exit = end
 		close(c.done)
 		return c, nil
 	}

@@ -49,9 +49,9 @@ func (c call) remove() {
 	}
 }
 
-// run runs the runtime to its end with these descriptors as its 0, 1 and 2. An error is a status with the runtime's own
+// run runs the runtime to its end with these descriptors as its 0, 1, 2 and so on. An error is a status with the runtime's own
 // reason. When ctx ends first the runtime is killed.
-func (c call) run(ctx context.Context, files [3]int, args ...string) error {
+func (c call) run(ctx context.Context, files []uintptr, args ...string) error {
 	config := c.agent.config
 	argv := append([]string{config.Runtime, "--root=" + config.RuntimeRoot, "--cgroup-manager=cgroupfs",
 		"--log=" + c.file("log"), "--log-format=json"}, args...)
@@ -59,7 +59,7 @@ func (c call) run(ctx context.Context, files [3]int, args ...string) error {
 		return syscall.ForkExec(config.Runtime, argv, &syscall.ProcAttr{
 			Dir:   "/",
 			Env:   []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-			Files: []uintptr{uintptr(files[0]), uintptr(files[1]), uintptr(files[2])},
+			Files: files,
 		})
 	})
 	if err != nil {
@@ -86,23 +86,27 @@ func (c call) run(ctx context.Context, files [3]int, args ...string) error {
 func (a *Agent) quiet(ctx context.Context, args ...string) error {
 	call := a.newCall()
 	defer call.remove()
-	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open /dev/null: %w", err)
 	}
-	defer unix.Close(null)
-	return call.run(ctx, [3]int{null, null, null}, args...)
+	defer unix.Close(fd)
+	null := uintptr(fd)
+	return call.run(ctx, []uintptr{null, null, null}, args...)
 }
 
 // spawned is a process that a runtime call has left behind.
 type spawned struct {
 	*child
 	*stdio
+	late
+	// program ends when the process executes its program, or exits: the process has the other end of this pipe, and crun
+	// has marked all descriptors but 0, 1 and 2 to be closed on exec.
+	program *os.File
 }
 
-// spawn runs the runtime's create or exec. arg0 is the command that the new process will run. args end with what goes
-// behind all flags, the container's id.
-func (c call) spawn(ctx context.Context, io *stdio, terminal bool, arg0 string, args []string, id string) (spawned, error) {
+// spawn runs the runtime's create or exec. args end with what goes behind all flags, the container's id.
+func (c call) spawn(ctx context.Context, io *stdio, terminal bool, later late, args []string, id string) (_ spawned, err error) {
 	select {
 	case c.agent.calls.slots <- struct{}{}:
 		defer func() { <-c.agent.calls.slots }()
@@ -112,7 +116,6 @@ func (c call) spawn(ctx context.Context, io *stdio, terminal bool, arg0 string, 
 	args = append(args, "--pid-file="+c.file("pid"))
 	console := -1
 	if terminal {
-		var err error
 		if console, err = listenConsole(c.file("tty")); err != nil {
 			return spawned{}, err
 		}
@@ -120,11 +123,15 @@ func (c call) spawn(ctx context.Context, io *stdio, terminal bool, arg0 string, 
 		args = append(args, "--console-socket="+c.file("tty"))
 	}
 	defer c.agent.reaper.expect()()
-	err := c.run(ctx, io.child, append(args, id)...)
-	io.closeChild()
+	program, err := c.leave(ctx, io, append(args, id))
 	if err != nil {
-		return spawned{}, status.Error(status.Code(err), refusal(status.Convert(err).Message(), arg0))
+		return spawned{}, status.Error(status.Code(err), refusal(status.Convert(err).Message(), later.arg0))
 	}
+	defer func() {
+		if err != nil {
+			program.Close()
+		}
+	}()
 	text, err := os.ReadFile(c.file("pid"))
 	if err != nil {
 		return spawned{}, fmt.Errorf("read pid file: %w", err)
@@ -139,13 +146,36 @@ func (c call) spawn(ctx context.Context, io *stdio, terminal bool, arg0 string, 
 	}
 	if terminal {
 		master, err := acceptConsole(console)
+		if err == nil {
+			err = io.setTerminal(master)
+		}
 		if err != nil {
 			c.agent.reaper.signal(process, unix.SIGKILL)
 			return spawned{}, err
 		}
-		io.setTerminal(master)
 	}
-	return spawned{process, io}, nil
+	return spawned{child: process, stdio: io, late: later, program: program}, nil
+}
+
+// leave runs the runtime so that a process is left behind, and returns what will be its program.
+func (c call) leave(ctx context.Context, io *stdio, args []string) (*os.File, error) {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("make pipe: %w", err)
+	}
+	program := pollable(pipe[0], "program")
+	var files []uintptr
+	for _, fd := range append(io.child[:], pipe[1]) {
+		files = append(files, uintptr(fd))
+	}
+	err := c.run(ctx, files, args...)
+	unix.Close(pipe[1])
+	io.closeChild()
+	if err != nil {
+		program.Close()
+		return nil, err
+	}
+	return program, nil
 }
 
 // listenConsole makes the socket on which the runtime delivers a terminal.

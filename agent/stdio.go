@@ -23,6 +23,8 @@ type stdio struct {
 	outputs [2]*output // stdout and stderr; nil: /dev/null, or the terminal's
 	tty     *os.File   // the master
 
+	held chan struct{} // closed by release
+
 	mu    sync.Mutex
 	gone  chan struct{} // closed by close
 	conns []net.Conn    // of the host, taken
@@ -30,7 +32,7 @@ type stdio struct {
 
 // openStdio makes the process's ends. With a terminal they are /dev/null, for the runtime puts the terminal there.
 func openStdio(numbers *protocol.Streams, terminal bool) (*stdio, error) {
-	s := &stdio{numbers: numbers, child: [3]int{-1, -1, -1}, gone: make(chan struct{})}
+	s := &stdio{numbers: numbers, child: [3]int{-1, -1, -1}, held: make(chan struct{}), gone: make(chan struct{})}
 	wanted := [3]bool{numbers.GetStdin() != 0, numbers.GetStdout() != 0, numbers.GetStderr() != 0}
 	for i := range s.child {
 		if !wanted[i] || terminal {
@@ -74,7 +76,18 @@ func (s *stdio) closeChild() {
 }
 
 // setTerminal makes the master of the process's terminal its stdin and stdout.
-func (s *stdio) setTerminal(master int) {
+func (s *stdio) setTerminal(master int) error {
+	if s.numbers.GetPlainNewlines() {
+		mode, err := unix.IoctlGetTermios(master, unix.TCGETS)
+		if err == nil {
+			mode.Oflag &^= unix.ONLCR
+			err = unix.IoctlSetTermios(master, unix.TCSETS, mode)
+		}
+		if err != nil {
+			unix.Close(master)
+			return fmt.Errorf("set terminal mode: %w", err)
+		}
+	}
 	s.tty = pollable(master, "terminal")
 	if s.numbers.GetStdin() != 0 {
 		s.stdin = s.tty
@@ -82,6 +95,7 @@ func (s *stdio) setTerminal(master int) {
 	if s.numbers.GetStdout() != 0 {
 		s.outputs[0] = &output{file: s.tty, tty: true}
 	}
+	return nil
 }
 
 // copy starts copying between the process and the host's connections, which may come later.
@@ -103,11 +117,41 @@ func (s *stdio) copy(from *streams) {
 		go func() {
 			if conn := s.take(from, number); conn != nil {
 				go out.closeAfter(conn)
+				select {
+				case <-s.held:
+				case <-s.gone:
+				}
 				out.copyTo(conn)
 				conn.Close()
 			}
 		}()
 	}
+}
+
+// release lets output be copied. Until then it is the runtime's, and can be put in other words.
+func (s *stdio) release() { close(s.held) }
+
+// reword replaces what was written to stderr, or the terminal, before release.
+func (s *stdio) reword(words func([]byte) []byte) {
+	out := s.outputs[1]
+	if s.tty != nil {
+		out = s.outputs[0]
+	}
+	if out == nil {
+		return
+	}
+	raw, err := out.file.SyscallConn()
+	if err != nil {
+		return
+	}
+	// An error means that the host wants no more output.
+	_ = raw.Control(func(fd uintptr) {
+		out.mu.Lock()
+		defer out.mu.Unlock()
+		out.drain(int(fd))
+		out.tail = words(out.tail)
+		out.read = uint64(len(out.tail))
+	})
 }
 
 // take waits for a connection of the host's. It returns nil when close comes first.

@@ -64,6 +64,38 @@ func TestRawIsRestored(t *testing.T) {
 	}
 }
 
+// The caller's own terminal goes on to make \r\n of \n.
+func TestRawInput(t *testing.T) {
+	master, slave, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	defer slave.Close()
+	mode := &unix.Termios{Oflag: unix.OPOST | unix.ONLCR, Lflag: unix.ICANON | unix.ECHO}
+	if err := unix.IoctlSetTermios(int(slave.Fd()), unix.TCSETS, mode); err != nil {
+		t.Fatal(err)
+	}
+	restore, err := RawInput(slave)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer restore()
+	if _, err := io.WriteString(slave, "a\n"); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 3)
+	if _, err := io.ReadFull(master, got); err != nil || string(got) != "a\r\n" {
+		t.Errorf("output: %q, %v", got, err)
+	}
+	if _, err := io.WriteString(master, "\x03"); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := slave.Read(got); err != nil || string(got[:n]) != "\x03" {
+		t.Errorf("input: %q, %v", got[:n], err)
+	}
+}
+
 func TestSendGivesTheMaster(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})

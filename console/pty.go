@@ -50,8 +50,33 @@ func IsTerminal(f *os.File) bool {
 	return err == nil
 }
 
+// Own is the terminal of this process: the first of stdin, stdout and stderr that is one, or else the controlling one. It
+// stays open as long as the process lives.
+func Own() (*os.File, error) {
+	for _, f := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
+		if IsTerminal(f) {
+			return f, nil
+		}
+	}
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("find own terminal: %w", err)
+	}
+	return tty, nil
+}
+
 // Raw switches the terminal f to raw mode, as cfmakeraw(3) does, and returns what switches it back.
 func Raw(f *os.File) (restore func() error, err error) {
+	return setMode(f, func(t *unix.Termios) { t.Oflag &^= unix.OPOST })
+}
+
+// RawInput is Raw with the processing of output left on: the terminal makes \r\n of \n, where that is its mode, also for
+// others that write to it.
+func RawInput(f *os.File) (restore func() error, err error) {
+	return setMode(f, func(t *unix.Termios) { t.Oflag |= unix.OPOST })
+}
+
+func setMode(f *os.File, output func(*unix.Termios)) (restore func() error, err error) {
 	fd := int(f.Fd())
 	old, err := unix.IoctlGetTermios(fd, unix.TCGETS)
 	if err != nil {
@@ -59,7 +84,7 @@ func Raw(f *os.File) (restore func() error, err error) {
 	}
 	raw := *old
 	raw.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
-	raw.Oflag &^= unix.OPOST
+	output(&raw)
 	raw.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
 	raw.Cflag &^= unix.CSIZE | unix.PARENB
 	raw.Cflag |= unix.CS8

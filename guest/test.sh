@@ -16,7 +16,7 @@ status=${PIPESTATUS[0]}
 # The tests run on the prebuilt kernel, which every machine has; where the tuned one is cached, some run on that too.
 if [[ -e $1/tuned.toml ]]; then
 	HYPER_TEST_CONFIG=$(realpath "$1/tuned.toml") "${GO:-go}" test -v -count=1 -timeout 1h ./tests/cli \
-		-run '^Test(Lifecycle|Run|Exec|RunTerminal|BindMounts|KernelMounts|OursView|OursMachine|BigStdio)$' 2>&1 | tee -a "$log"
+		-run '^Test(Lifecycle|Run|Exec|RunTerminal|BindMounts|KernelMounts|AppendInTurn|SharedMapping|FileRewrittenOnHost|OursView|OursMachine|BigStdio)$' 2>&1 | tee -a "$log"
 	((status |= PIPESTATUS[0]))
 fi
 

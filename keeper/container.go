@@ -104,10 +104,22 @@ func (c *Container) reach(files ...*os.File) (*call, error) {
 		}
 	}
 	conn, err := dir.Dial()
+	if hungUp(err) {
+		return nil, sandbox.ErrNotRunning
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reach keeper: %w", err)
 	}
-	return dial(conn, files...)
+	k, err := dial(conn, files...)
+	if hungUp(err) {
+		return nil, sandbox.ErrNotRunning
+	}
+	return k, err
+}
+
+// hungUp tells whether an error means that the keeper has ended, or is about to: with its container.
+func hungUp(err error) bool {
+	return errors.Is(err, ErrKeeperGone) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
 }
 
 // ask makes one call on a connection of its own.
@@ -121,10 +133,17 @@ func (c *Container) ask(do func(*call) error) error {
 }
 
 // Start lets the container's process run, then runs the poststart hooks. If one fails the container is killed, as runc
-// does.
+// does. So is one without a process: nothing else could be done with it.
 func (c *Container) Start(ctx context.Context) error {
 	if c.Status() == specs.StateStopped {
 		return sandbox.ErrHasStopped
+	}
+	spec, err := c.spec()
+	if err != nil {
+		return err
+	}
+	if spec.Process == nil {
+		return errors.Join(sandbox.ErrNothingToStart, c.end(ctx))
 	}
 	if err := c.ask(func(k *call) error {
 		_, err := k.Start(ctx, &api.StartRequest{ContainerId: c.state.ID})
@@ -132,11 +151,10 @@ func (c *Container) Start(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	hooks, err := c.hooks()
-	if err != nil {
-		return err
+	if spec.Hooks == nil {
+		return nil
 	}
-	if err := c.runHooks(ctx, "poststart", hooks.Poststart, specs.StateRunning); err != nil {
+	if err := c.runHooks(ctx, "poststart", spec.Hooks.Poststart, specs.StateRunning); err != nil {
 		return errors.Join(err, c.end(ctx))
 	}
 	return nil
@@ -159,6 +177,9 @@ func (c *Container) Kill(ctx context.Context, signal unix.Signal, all bool) erro
 	}
 	defer k.Close()
 	_, err = k.Signal(ctx, &api.SignalRequest{ContainerId: c.state.ID, Signal: uint32(signal), All: all})
+	if hungUp(err) {
+		return sandbox.ErrNotRunning // engines know this text, and take it for what it is
+	}
 	return err
 }
 
@@ -190,8 +211,11 @@ func (c *Container) Update(ctx context.Context, resources *specs.LinuxResources)
 	})
 }
 
-// Processes are the host's pids that stand for the container's processes.
+// Processes are the host's pids that stand for the container's processes. A stopped container has none.
 func (c *Container) Processes(ctx context.Context) (pids []int, err error) {
+	if c.Status() == specs.StateStopped {
+		return []int{}, nil
+	}
 	err = c.ask(func(k *call) error {
 		answer, err := k.Processes(ctx, &api.ProcessesRequest{ContainerId: c.state.ID})
 		for _, pid := range answer.GetPids() {

@@ -72,6 +72,7 @@ func newPlan(o CreateOptions) (p plan, err error) {
 	if err := checkTerminal(spec.Process, o); err != nil {
 		return p, err
 	}
+	warnOfAmbient(spec.Process)
 	if o.Foreground && spec.Process != nil && spec.Process.Terminal {
 		tty, err := console.Own()
 		if err != nil {
@@ -254,6 +255,19 @@ func checkTerminal(p *specs.Process, o CreateOptions) error {
 		return errors.New("cannot use console socket if runc will not detach or allocate tty")
 	}
 	return nil
+}
+
+// warnOfAmbient tells of each ambient capability that the guest's kernel will not raise, because it is not inheritable
+// (capabilities(7)). The container runs without it, as with runc.
+func warnOfAmbient(p *specs.Process) {
+	if p == nil || p.Capabilities == nil {
+		return
+	}
+	for _, name := range p.Capabilities.Ambient {
+		if !slices.Contains(p.Capabilities.Inheritable, name) {
+			slog.Warn("can't raise ambient capability " + name + ": it is not inheritable")
+		}
+	}
 }
 
 // commandLine is what ps shows of a container's process.

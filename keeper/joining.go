@@ -24,17 +24,19 @@ type joining struct {
 	stdio     []*os.File     // stdin, stdout, stderr; of a terminal the first two
 	ours      bool           // stdio is closed here as soon as the keeper has it
 	terminal  *os.File       // whose size the process's terminal follows; nil without one
+	own       bool           // it is the caller's own: stdio is what the caller has besides
 	keeper    *call          // nil until begin
 }
 
-// useOwnTerminal makes our stdin the process's terminal.
+// useOwnTerminal makes our terminal the process's. What it reads and writes is our stdin and stdout, terminals or not.
 func (j *joining) useOwnTerminal() (restore func() error, err error) {
-	if !console.IsTerminal(os.Stdin) {
-		return nil, errors.New("provided file is not a console")
+	tty, err := console.Own()
+	if err != nil {
+		return nil, err
 	}
-	j.stdio, j.terminal = j.stdio[:2], os.Stdin
+	j.stdio, j.terminal, j.own = j.stdio[:2], tty, true
 	j.setSize()
-	return console.Raw(os.Stdin)
+	return console.RawInput(tty)
 }
 
 // openTerminal makes a terminal for the process and gives its master to the engine.
@@ -68,7 +70,7 @@ func (j *joining) run(ctx context.Context, started func() error) (int, error) {
 	}
 	if err := j.begin(func(k *call) error {
 		_, err := k.Exec(ctx, &api.ExecRequest{
-			ContainerId: j.container.state.ID, Process: raw, Pid: int32(os.Getpid()),
+			ContainerId: j.container.state.ID, Process: raw, Pid: int32(os.Getpid()), OwnTerminal: j.own,
 		})
 		return err
 	}); err != nil {

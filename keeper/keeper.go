@@ -35,15 +35,16 @@ const partingTime = 2 * time.Second
 
 // keeper is the state of the process. The fields above lists are set by Open and Create, before anyone else reads them.
 type keeper struct {
-	record                  // of the sandbox's first container
-	stdio      [3]*os.File  // the process's stdin, stdout and stderr, which are the container's
-	terminal   *os.File     // the container's terminal; nil without one
-	containers *store.Store // all of this root
-	bundle     *oci.Bundle
-	sandbox    *sandbox.Sandbox
-	container  *sandbox.Container
-	first      firstThread
-	created    chan struct{} // closed when the container is
+	record                   // of the sandbox's first container
+	stdio       [3]*os.File  // the process's stdin, stdout and stderr, which are the container's
+	terminal    *os.File     // the container's terminal; nil without one
+	ownTerminal bool         // it is the caller's own: the container's input and output are stdin and stdout all the same
+	containers  *store.Store // all of this root
+	bundle      *oci.Bundle
+	sandbox     *sandbox.Sandbox
+	container   *sandbox.Container
+	first       firstThread
+	created     chan struct{} // closed when the container is
 
 	size        resource.VM // of the VM
 	overheadMiB int         // that the host's limits leave for QEMU beside it

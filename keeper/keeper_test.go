@@ -1,14 +1,19 @@
 package keeper
 
 import (
+	"errors"
+	"net"
 	"strings"
 	"testing"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/hyper-runtime/hyper/keeper/api"
+	"github.com/hyper-runtime/hyper/program"
 	"github.com/hyper-runtime/hyper/sandbox"
+	"github.com/hyper-runtime/hyper/store"
 )
 
 // connect is a verb's connection to a keeper.
@@ -51,5 +56,50 @@ func TestPart(t *testing.T) {
 	first.Close()
 	if !k.part(time.Minute) {
 		t.Error("the keeper waits for a connection that has ended, or came too late")
+	}
+}
+
+// Who signals a container whose keeper ends at that moment is told what engines understand: that it runs no more.
+func TestKillOfOneThatEnds(t *testing.T) {
+	self, err := program.Self()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, serve := range map[string]func(net.Listener){
+		"refused": func(l net.Listener) { l.Close() },
+		"hung up": func(l net.Listener) {
+			if conn, err := l.Accept(); err == nil {
+				conn.Close()
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			st, err := store.Open(t.TempDir() + "/root")
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir, err := st.Create("c")
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, err := dir.Listen()
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.SetUnlinkOnClose(false) // a process that dies leaves it there
+			defer l.Close()
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				serve(l)
+			}()
+			if name == "refused" {
+				<-done
+			}
+			c := &Container{dir: dir, state: store.State{ID: "c", Status: string(specs.StateRunning), Keeper: store.Process(self)}}
+			if err := c.Kill(t.Context(), unix.SIGTERM, false); !errors.Is(err, sandbox.ErrNotRunning) {
+				t.Errorf("kill: %v, want %v", err, sandbox.ErrNotRunning)
+			}
+		})
 	}
 }

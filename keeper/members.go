@@ -37,6 +37,7 @@ func (s *session) Add(ctx context.Context, r *api.AddRequest) (*api.AddResponse,
 	}
 	defer close(m.settled)
 	stdio := s.stdio
+	stdio.OwnTerminal = r.OwnTerminal
 	s.stdio = sandbox.Stdio{}
 	// What the guest begins it ends, whether the stand-in waits for it or not: then the end of the session kills it.
 	c, err := s.sandbox.Create(context.WithoutCancel(ctx), m.id, bundle, stdio, &sandbox.Membership{

@@ -31,11 +31,11 @@ func (s *session) Open(ctx context.Context, r *api.OpenRequest) (*api.OpenRespon
 	if err := s.load(r); err != nil {
 		return nil, err
 	}
-	terminal, err := openTerminal(r, s.bundle.Spec.Process, s.keeper.stdio[0])
+	terminal, err := openTerminal(r, s.bundle.Spec.Process, s.stdio.In)
 	if err != nil {
 		return nil, err
 	}
-	s.terminal = terminal
+	s.terminal, s.ownTerminal = terminal, r.OwnTerminal
 	resources, err := oci.SandboxResources(s.bundle.Spec)
 	if err != nil {
 		return nil, err
@@ -63,6 +63,7 @@ func (s *session) Open(ctx context.Context, r *api.OpenRequest) (*api.OpenRespon
 		ConsoleSize: cfg.ConsoleKiB << 10,
 		BootTimeout: time.Duration(cfg.BootTimeoutSeconds) * time.Second,
 		Network:     cfg.NetworkModel,
+		OwnNetwork:  networkPath(s.bundle.Spec) == "",
 		Log:         slog.Default(),
 	})
 	if err != nil {

@@ -65,7 +65,11 @@ func (c *Container) attach() (restore func() error, err error) {
 	if !process.Terminal {
 		return func() error { return nil }, nil
 	}
-	return console.Raw(os.Stdin)
+	tty, err := console.Own()
+	if err != nil {
+		return nil, err
+	}
+	return console.RawInput(tty)
 }
 
 // Delete removes the container below root. With force a container that does not exist is no error, and one whose state

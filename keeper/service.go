@@ -43,6 +43,7 @@ func (s *session) Exec(ctx context.Context, r *api.ExecRequest) (*api.ExecRespon
 		return nil, fmt.Errorf("process: %w", err)
 	}
 	stdio := s.stdio
+	stdio.OwnTerminal = r.OwnTerminal
 	s.stdio = sandbox.Stdio{}
 	p, err := c.Exec(ctx, &process, stdio)
 	if err != nil {

@@ -17,9 +17,10 @@ import (
 // MemberVerb is the hidden verb of the process that stands for a further container of a sandbox.
 const MemberVerb = "member"
 
-// standIn is the state of that process. The fields are set by Open and Create, before anyone else reads them.
+// standIn is the state of that process. The fields below stdio are set by Open and Create, before anyone else reads them.
 type standIn struct {
 	stdio   [3]*os.File // the process's stdin, stdout and stderr, which are the container's
+	own     *os.File    // the caller's terminal; nil if it sent none
 	joining joining
 	first   firstThread
 	created chan struct{} // closed when the container is
@@ -60,9 +61,11 @@ func Member() int {
 // serve answers the verb that started us.
 func (s *standIn) serve(conn *net.UnixConn) {
 	defer conn.Close()
-	if _, err := receiveFiles(conn); err != nil { // it sends none
+	files, err := receiveFiles(conn)
+	if err != nil {
 		return
 	}
+	s.own = stdioOf(files).In
 	answer(conn, func(server *ttrpc.Server) { api.RegisterProcessService(server, s) })
 }
 
@@ -86,10 +89,15 @@ func (s *standIn) Open(_ context.Context, r *api.OpenRequest) (*api.OpenResponse
 		return nil, err
 	}
 	s.joining = joining{container: c, process: process, stdio: s.stdio[:], ours: true}
-	if s.joining.terminal, err = openTerminal(r, process, s.stdio[0]); err != nil {
+	if s.joining.terminal, err = openTerminal(r, process, s.own); err != nil {
 		return nil, err
 	}
-	if slave := s.joining.terminal; slave != nil {
+	switch slave := s.joining.terminal; {
+	case slave == nil:
+	case r.OwnTerminal:
+		s.stdio[2].Close()
+		s.joining.stdio, s.joining.own = s.stdio[:2], true
+	default:
 		for _, f := range s.stdio {
 			f.Close() // nothing of the caller's stays open here: it waits for the end of its pipes
 		}
@@ -109,7 +117,7 @@ func (s *standIn) Create(ctx context.Context, _ *api.CreateRequest) (*api.Create
 		return nil, err
 	}
 	if err := s.joining.begin(func(k *call) error {
-		_, err := k.Add(ctx, &api.AddRequest{ContainerId: c.state.ID})
+		_, err := k.Add(ctx, &api.AddRequest{ContainerId: c.state.ID, OwnTerminal: s.joining.own})
 		return err
 	}); err != nil {
 		return nil, err

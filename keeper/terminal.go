@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -58,19 +59,21 @@ func newTerminal(socket string, process *specs.Process) (*os.File, error) {
 	return slave, nil
 }
 
-// openTerminal is the terminal of a container's process, if that has one: the caller's own, which is our stdin, or a new
-// one for the engine.
-func openTerminal(r *api.OpenRequest, p *specs.Process, stdin *os.File) (*os.File, error) {
-	if p == nil || !p.Terminal {
+// openTerminal is the terminal of a container's process, if that has one: the caller's own, which came with the
+// connection, or a new one for the engine.
+func openTerminal(r *api.OpenRequest, p *specs.Process, own *os.File) (*os.File, error) {
+	switch {
+	case p == nil || !p.Terminal:
 		return nil, nil
-	}
-	if !r.OwnTerminal {
+	case !r.OwnTerminal:
 		return newTerminal(r.ConsoleSocket, p)
+	case own == nil:
+		return nil, errors.New("the caller's terminal is missing")
 	}
-	if w, h, err := console.Size(stdin); err == nil && w > 0 {
+	if w, h, err := console.Size(own); err == nil && w > 0 {
 		p.ConsoleSize = &specs.Box{Width: uint(w), Height: uint(h)}
 	}
-	return duplicate(stdin)
+	return duplicate(own)
 }
 
 // containerStdio is the stdio of the container's process. The sandbox closes it when it is done; the terminal stays open
@@ -78,6 +81,10 @@ func openTerminal(r *api.OpenRequest, p *specs.Process, stdin *os.File) (*os.Fil
 func (k *keeper) containerStdio() (sandbox.Stdio, error) {
 	if k.terminal == nil {
 		return sandbox.Stdio{In: k.stdio[0], Out: k.stdio[1], Err: k.stdio[2]}, nil
+	}
+	if k.ownTerminal {
+		k.stdio[2].Close()
+		return sandbox.Stdio{In: k.stdio[0], Out: k.stdio[1], OwnTerminal: true}, nil
 	}
 	in, err := duplicate(k.terminal)
 	if err != nil {

@@ -130,7 +130,7 @@ func CheckResources(r *specs.LinuxResources) error {
 	}
 	for _, d := range r.Devices {
 		for _, c := range d.Access {
-			if c != 'r' && c != 'w' && c != 'm' {
+			if c != 'r' && c != 'w' && c != 'm' && c != 'a' { // runc takes an a, and gives it no meaning
 				return fmt.Errorf("unknown device access %q", d.Access)
 			}
 		}

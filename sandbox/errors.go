@@ -12,5 +12,5 @@ var (
 	ErrExecPaused     = errors.New("cannot exec in a paused container")
 	ErrNoContainer    = errors.New("container does not exist")
 	ErrNoProcess      = errors.New("no such process")
-	ErrNothingToStart = errors.New("cannot start a container without a process")
+	ErrNothingToStart = errors.New("cannot start a container: process property must not be empty")
 )

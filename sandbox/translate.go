@@ -5,6 +5,7 @@ import (
 	"maps"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -58,6 +59,9 @@ func (f facts) translate(id string, bundle *oci.Bundle, joined map[specs.LinuxNa
 	if err != nil {
 		return nil, err
 	}
+	if err := plan.Fit(); err != nil {
+		return nil, err
+	}
 	var rules []specs.LinuxDeviceCgroup
 	if spec.Linux.Resources != nil {
 		rules = spec.Linux.Resources.Devices
@@ -89,6 +93,7 @@ func newGuestSpec(id string, host *specs.Spec, plan *storage.Plan, devices []spe
 	linux.Devices = devices
 	linux.Resources = guestLimits(host.Linux.Resources)
 	linux.MountLabel = ""
+	linux.MaskedPaths = unique(host.Linux.MaskedPaths)
 
 	guest := guestSpec{Spec: *host, Mounts: append([]specs.Mount{}, plan.Mounts...)}
 	guest.Spec.Mounts = nil
@@ -103,6 +108,17 @@ func newGuestSpec(id string, host *specs.Spec, plan *storage.Plan, devices []spe
 		guest.Hooks = &specs.Hooks{StartContainer: host.Hooks.StartContainer}
 	}
 	return guest, nil
+}
+
+// unique is the list with every entry once: crun masks a path as often as it stands there.
+func unique(list []string) []string {
+	var once []string
+	for _, entry := range list {
+		if !slices.Contains(once, entry) {
+			once = append(once, entry)
+		}
+	}
+	return once
 }
 
 // guestProcess is a process as the guest runs it. Labels of security modules are the host's: the guest has none.
@@ -176,7 +192,16 @@ func guestResources(host *specs.LinuxResources) *specs.LinuxResources {
 		if rule.Access == "" {
 			rule.Access = "rwm" // crun reads it without asking whether it is there
 		}
-		guest.Devices = append(guest.Devices, rule)
+		// crun refuses letters that runc does not look at. A rule about nothing else says nothing.
+		rule.Access = strings.Map(func(r rune) rune {
+			if strings.ContainsRune("rwm", r) {
+				return r
+			}
+			return -1
+		}, rule.Access)
+		if rule.Access != "" {
+			guest.Devices = append(guest.Devices, rule)
+		}
 	}
 	if m := host.Memory; m != nil {
 		guest.Memory = &specs.LinuxMemory{Limit: set(m.Limit), Reservation: set(m.Reservation), Swap: set(m.Swap)}

@@ -179,6 +179,29 @@ func TestTranslateJoined(t *testing.T) {
 	}
 }
 
+// crun takes the letters r, w and m only, and masks a path as often as it is given.
+func TestTranslateForCrun(t *testing.T) {
+	bundle := load(t, "testdata/translate/minimal.json")
+	bundle.Spec.Linux.MaskedPaths = []string{"/b", "/a", "/b", "/a/b", "/a"}
+	bundle.Spec.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{
+		{Access: "rwm"}, {Access: "rwa", Type: "c"}, {Access: "a", Allow: true}, {Access: "", Type: "b"},
+	}}
+	if err := oci.Check(bundle.Spec); err != nil {
+		t.Fatal(err)
+	}
+	container, err := testHost("ext4").translate("c1", bundle, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	linux := container.spec.Linux
+	if want := []string{"/b", "/a", "/a/b"}; !reflect.DeepEqual(linux.MaskedPaths, want) {
+		t.Errorf("masked paths %q, want %q", linux.MaskedPaths, want)
+	}
+	if want := []specs.LinuxDeviceCgroup{{Access: "rwm"}, {Access: "rw", Type: "c"}, {Access: "rwm", Type: "b"}}; !reflect.DeepEqual(linux.Resources.Devices, want) {
+		t.Errorf("rules %+v, want %+v", linux.Resources.Devices, want)
+	}
+}
+
 func TestGuestResourcesUnset(t *testing.T) {
 	if guestResources(nil) != nil {
 		t.Error("nothing became something")

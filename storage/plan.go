@@ -36,12 +36,15 @@ type Plan struct {
 // Bind is one directory or file of the host that appears in the share.
 type Bind struct {
 	Source    string // absolute; a link is followed, once
-	Target    string // path in the share: "<cid>/rootfs", or "<cid>/<n>" for the n-th mount of the configuration
+	Target    string // path in the share: "<cid>/rootfs", or "<cid>/<n>/<base>" for the n-th mount of the configuration
 	Place     string // where the container has it
 	Dir       bool   // a directory; else anything that is no directory
 	ReadOnly  bool
 	Recursive bool // with the mounts below it
 }
+
+// guestPath is where the guest has the bind.
+func (b Bind) guestPath() string { return path.Join(GuestShare, b.Target) }
 
 // Shm is a tmpfs of the guest, for the containers of its sandbox that have the same /dev/shm on the host.
 type Shm struct {
@@ -53,14 +56,18 @@ type Shm struct {
 func RootPath(cid string) string { return path.Join(GuestShare, cid, rootfs) }
 
 // NewPlan plans for the container cid with the given bundle, whose root file system is at root. All are absolute paths
-// of the host. It learns from inspect what the source of a bind mount is; Inspect is the real one.
+// of the host. It learns from inspect what the source of a bind mount is; Inspect is the real one. As with runc a
+// destination that begins with the root file system's own path is meant below that.
 func NewPlan(cid, bundle, root string, mounts []specs.Mount, inspect func(path string) (Source, error)) (*Plan, error) {
 	if cid == "" || cid == "." || cid == ".." || strings.ContainsAny(cid, "/\x00") {
 		return nil, fmt.Errorf("container id %q is no file name", cid)
 	}
 	plan := &Plan{Binds: []Bind{{Source: root, Target: path.Join(cid, rootfs), Place: "/", Dir: true, Recursive: true}}}
 	for n, m := range mounts {
-		guest, err := plan.mount(path.Join(cid, strconv.Itoa(n)), bundle, m, inspect)
+		if place, ok := within(root, m.Destination); ok {
+			m.Destination = place
+		}
+		guest, err := plan.mount(cid, n, bundle, m, inspect)
 		if err != nil {
 			return nil, err
 		}
@@ -69,8 +76,27 @@ func NewPlan(cid, bundle, root string, mounts []specs.Mount, inspect func(path s
 	return plan, nil
 }
 
+// within finds the place of an absolute path in the root file system, if that is where it leads.
+func within(root, name string) (place string, ok bool) {
+	rest, ok := strings.CutPrefix(path.Clean(name), path.Clean(root))
+	if !ok || path.Clean(root) == "/" || rest != "" && rest[0] != '/' {
+		return "", false
+	}
+	return "/" + strings.TrimPrefix(rest, "/"), true
+}
+
+// target is where the share has the n-th mount of the configuration. Its last name is that of the source: it is what a
+// container sees as the mount's root (proc_pid_mountinfo(5)).
+func target(cid string, n int, source string) string {
+	base := path.Base(path.Clean(source))
+	if base == "/" {
+		base = "root"
+	}
+	return path.Join(cid, strconv.Itoa(n), base)
+}
+
 // mount plans one mount, and returns what the guest mounts.
-func (p *Plan) mount(target, bundle string, m specs.Mount, inspect func(string) (Source, error)) (specs.Mount, error) {
+func (p *Plan) mount(cid string, n int, bundle string, m specs.Mount, inspect func(string) (Source, error)) (specs.Mount, error) {
 	options := parseOptions(m.Options)
 	m.Options = options.guest
 	if m.Type != "bind" && !options.bind {
@@ -79,6 +105,11 @@ func (p *Plan) mount(target, bundle string, m specs.Mount, inspect func(string) 
 	source := m.Source
 	if !filepath.IsAbs(source) {
 		source = filepath.Join(bundle, source)
+	}
+	if place, ok := within(p.Binds[0].Source, source); ok {
+		// What lies there may be an earlier mount of the same container, which only the guest has.
+		m.Type, m.Source, m.Options = "bind", path.Join(RootPath(cid), place), options.shared()
+		return m, nil
 	}
 	info, err := inspect(source)
 	if err != nil {
@@ -90,10 +121,12 @@ func (p *Plan) mount(target, bundle string, m specs.Mount, inspect func(string) 
 	if err := info.shareable(); err != nil {
 		return m, fmt.Errorf("mount %s to %s: %w", m.Source, m.Destination, err)
 	}
-	p.Binds = append(p.Binds, Bind{
-		Source: source, Target: target, Place: m.Destination, Dir: info.IsDir(), ReadOnly: options.readOnly, Recursive: options.recursive,
-	})
-	m.Type, m.Source, m.Options = "bind", path.Join(GuestShare, target), options.shared()
+	bind := Bind{
+		Source: source, Target: target(cid, n, source), Place: m.Destination,
+		Dir: info.IsDir(), ReadOnly: options.readOnly, Recursive: options.recursive,
+	}
+	p.Binds = append(p.Binds, bind)
+	m.Type, m.Source, m.Options = "bind", bind.guestPath(), options.shared()
 	return m, nil
 }
 

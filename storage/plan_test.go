@@ -17,6 +17,9 @@ var host = map[string]Source{
 	"/etc/hosts":         {Kind: unix.S_IFREG, FSType: "ext4"},
 	"/run/docker.sock":   {Kind: unix.S_IFSOCK, FSType: "tmpfs"},
 	"/b/relative":        {Kind: unix.S_IFDIR},
+	"/b/rootfs2":         {Kind: unix.S_IFDIR},
+	"/":                  {Kind: unix.S_IFDIR, FSType: "ext4"},
+	odd:                  {Kind: unix.S_IFDIR},
 	"/dev/null":          {Kind: unix.S_IFCHR, Rdev: unix.Mkdev(1, 3), FSType: "devtmpfs"},
 	"/dev/sda":           {Kind: unix.S_IFBLK, Rdev: unix.Mkdev(8, 0), FSType: "devtmpfs"},
 	"/dev/mem":           {Kind: unix.S_IFCHR, Rdev: unix.Mkdev(1, 1), FSType: "devtmpfs"},
@@ -31,8 +34,11 @@ var host = map[string]Source{
 	"/run/secrets":       {Kind: unix.S_IFDIR, FSType: "tmpfs", Size: 1 << 20},
 }
 
+// odd is a name as long as one can be, of odd characters.
+var odd = "/o/" + strings.Repeat("\n ,=", 63) + "..."
+
 func fakeInspect(path string) (Source, error) {
-	s, ok := host[path]
+	s, ok := host[filepath.Clean(path)]
 	if !ok {
 		return s, &os.PathError{Op: "open", Path: path, Err: unix.ENOENT}
 	}
@@ -44,7 +50,9 @@ func mnt(source, destination, kind string, options ...string) specs.Mount {
 }
 
 func TestPlanMount(t *testing.T) {
-	dir := func(source string) *Bind { return &Bind{Source: source, Target: "c1/0", Dir: true} }
+	dir := func(source string) *Bind {
+		return &Bind{Source: source, Target: "c1/0/" + filepath.Base(source), Dir: true}
+	}
 	tests := []struct {
 		name  string
 		in    specs.Mount
@@ -52,21 +60,31 @@ func TestPlanMount(t *testing.T) {
 		bind  *Bind
 	}{
 		{"directory", mnt("/data", "/d", "bind", "rbind", "rprivate"),
-			mnt("/run/share/c1/0", "/d", "bind", "rbind", "rprivate"), &Bind{Source: "/data", Target: "c1/0", Dir: true, Recursive: true}},
+			mnt("/run/share/c1/0/data", "/d", "bind", "rbind", "rprivate"), &Bind{Source: "/data", Target: "c1/0/data", Dir: true, Recursive: true}},
 		{"file read-only", mnt("/etc/hosts", "/etc/hosts", "bind", "bind", "ro"),
-			mnt("/run/share/c1/0", "/etc/hosts", "bind", "bind", "ro"), &Bind{Source: "/etc/hosts", Target: "c1/0", ReadOnly: true}},
+			mnt("/run/share/c1/0/hosts", "/etc/hosts", "bind", "bind", "ro"), &Bind{Source: "/etc/hosts", Target: "c1/0/hosts", ReadOnly: true}},
 		{"recursive options", mnt("/data", "/d", "bind", "rbind", "rro", "rnosuid"),
-			mnt("/run/share/c1/0", "/d", "bind", "rbind", "ro", "nosuid"), &Bind{Source: "/data", Target: "c1/0", Dir: true, Recursive: true, ReadOnly: true}},
+			mnt("/run/share/c1/0/data", "/d", "bind", "rbind", "ro", "nosuid"), &Bind{Source: "/data", Target: "c1/0/data", Dir: true, Recursive: true, ReadOnly: true}},
 		{"last of ro and rw wins", mnt("/data", "/d", "bind", "bind", "ro", "rw"),
-			mnt("/run/share/c1/0", "/d", "bind", "bind", "ro", "rw"), dir("/data")},
-		{"type without option", mnt("/data", "/d", "bind"), mnt("/run/share/c1/0", "/d", "bind", "bind"), dir("/data")},
-		{"option without type", mnt("/data", "/d", "none", "bind"), mnt("/run/share/c1/0", "/d", "bind", "bind"), dir("/data")},
-		{"relative source", mnt("relative", "/d", "bind", "bind"), mnt("/run/share/c1/0", "/d", "bind", "bind"), dir("/b/relative")},
+			mnt("/run/share/c1/0/data", "/d", "bind", "bind", "ro", "rw"), dir("/data")},
+		{"type without option", mnt("/data", "/d", "bind"), mnt("/run/share/c1/0/data", "/d", "bind", "bind"), dir("/data")},
+		{"option without type", mnt("/data", "/d", "none", "bind"), mnt("/run/share/c1/0/data", "/d", "bind", "bind"), dir("/data")},
+		{"relative source", mnt("relative", "/d", "bind", "bind"), mnt("/run/share/c1/0/relative", "/d", "bind", "bind"), dir("/b/relative")},
 		{"SELinux label", mnt("/data", "/d", "bind", "bind", `context="system_u:object_r:x"`),
-			mnt("/run/share/c1/0", "/d", "bind", "bind"), dir("/data")},
+			mnt("/run/share/c1/0/data", "/d", "bind", "bind"), dir("/data")},
 		{"socket", mnt("/run/docker.sock", "/s", "bind", "bind"),
-			mnt("/run/share/c1/0", "/s", "bind", "bind"), &Bind{Source: "/run/docker.sock", Target: "c1/0"}},
-		{"tmpfs directory", mnt("/run/secrets", "/secret", "bind", "bind"), mnt("/run/share/c1/0", "/secret", "bind", "bind"), dir("/run/secrets")},
+			mnt("/run/share/c1/0/docker.sock", "/s", "bind", "bind"), &Bind{Source: "/run/docker.sock", Target: "c1/0/docker.sock"}},
+		{"tmpfs directory", mnt("/run/secrets", "/secret", "bind", "bind"), mnt("/run/share/c1/0/secrets", "/secret", "bind", "bind"), dir("/run/secrets")},
+		{"everything", mnt("/", "/host", "bind", "rbind"), mnt("/run/share/c1/0/root", "/host", "bind", "rbind"),
+			&Bind{Source: "/", Target: "c1/0/root", Dir: true, Recursive: true}},
+		{"odd name", mnt(odd, "/d", "bind", "bind"), mnt("/run/share/c1/0/"+odd[3:], "/d", "bind", "bind"), dir(odd)},
+		{"dots in the source", mnt("/data/../data/.", "/d", "bind", "bind"),
+			mnt("/run/share/c1/0/data", "/d", "bind", "bind"), &Bind{Source: "/data/../data/.", Target: "c1/0/data", Dir: true}},
+		{"source in the root", mnt("/b/rootfs/x", "/d", "bind", "rbind", "rro"), mnt("/run/share/c1/rootfs/x", "/d", "bind", "rbind", "ro"), nil},
+		{"source is the root", mnt("rootfs", "/d", "bind", "bind"), mnt("/run/share/c1/rootfs", "/d", "bind", "bind"), nil},
+		{"source beside the root", mnt("/b/rootfs2", "/d", "bind", "bind"), mnt("/run/share/c1/0/rootfs2", "/d", "bind", "bind"), dir("/b/rootfs2")},
+		{"source out of the root", mnt("/b/rootfs/../../data", "/d", "bind", "bind"), mnt("/run/share/c1/0/data", "/d", "bind", "bind"),
+			&Bind{Source: "/b/rootfs/../../data", Target: "c1/0/data", Dir: true}},
 		{"null device", mnt("/dev/null", "/x", "bind", "bind"), mnt("/dev/null", "/x", "bind", "bind"), nil},
 		{"proc of the host", mnt("/proc", "/proc", "bind", "rbind", "nosuid"), mnt("proc", "/proc", "proc", "nosuid"), nil},
 		{"sys of the host", mnt("/sys", "/sys/", "bind", "rbind", "rro"), mnt("sysfs", "/sys/", "sysfs", "ro"), nil},
@@ -159,11 +177,29 @@ func TestPlanTargets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(plan.Binds) != 3 || plan.Binds[1].Target != "c1/0" || plan.Binds[2].Target != "c1/2" || plan.Mounts[2].Source != "/run/share/c1/2" {
+	if len(plan.Binds) != 3 || plan.Binds[1].Target != "c1/0/data" || plan.Binds[2].Target != "c1/2/data" || plan.Mounts[2].Source != "/run/share/c1/2/data" {
 		t.Errorf("got %+v", plan)
 	}
 	if got := RootPath("c1"); got != "/run/share/c1/rootfs" {
 		t.Errorf("root path %s", got)
+	}
+}
+
+// A destination that has the root's own path is inside, as with runc.
+func TestPlanDestinationInRoot(t *testing.T) {
+	for in, want := range map[string]string{
+		"/b/rootfs/x/y": "/x/y", "/b/rootfs": "/", "/b/rootfs/": "/", "/b/rootfs2": "/b/rootfs2", "/x/b/rootfs": "/x/b/rootfs", "/a//b": "/a//b",
+	} {
+		plan, err := NewPlan("c1", "/b", "/b/rootfs", []specs.Mount{mnt("tmpfs", in, "tmpfs"), mnt("/data", in, "bind")}, fakeInspect)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if plan.Mounts[0].Destination != want || plan.Mounts[1].Destination != want || plan.Binds[1].Place != want {
+			t.Errorf("%s: got %+v, want %s", in, plan, want)
+		}
+	}
+	if place, ok := within("/", "/x"); ok {
+		t.Errorf("of a root that is the host's: %s", place)
 	}
 }
 

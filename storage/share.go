@@ -217,8 +217,12 @@ func unstage(tree *os.File) error {
 
 // place makes the directory or the empty file that the bind will be mounted on.
 func (s *Share) place(b Bind) error {
-	if err := s.mkdir(path.Join(shareName, path.Dir(b.Target))); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
+	parent := shareName
+	for name := range strings.SplitSeq(path.Dir(b.Target), "/") {
+		parent = path.Join(parent, name)
+		if err := s.mkdir(parent); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
 	}
 	name := path.Join(shareName, b.Target)
 	if b.Dir {
@@ -265,27 +269,39 @@ func (s *Share) SetReadOnly(cid string) error {
 func (s *Share) Detach(cid string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// The writable mount has nothing mounted on it: what we list is ours, not the guest's.
-	fd, err := unix.Openat(int(s.layout.Fd()), path.Join(shareName, cid), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	err := s.detachBelow(cid)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
-	}
-	if err != nil {
-		return &os.PathError{Op: "open", Path: cid, Err: err}
-	}
-	dir := os.NewFile(uintptr(fd), cid)
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		err = errors.Join(err, s.detach(path.Join(cid, name)))
 	}
 	return err
 }
 
-// detach unmounts a target and removes what it was mounted on, and the container's directory when that was the last.
+// detachBelow takes a directory of the layout out of the share. One that holds nothing is what a bind is mounted on, or
+// is left from a bind that failed.
+func (s *Share) detachBelow(target string) error {
+	names, err := s.list(target)
+	if errors.Is(err, unix.ENOTDIR) || err == nil && len(names) == 0 {
+		return s.detach(target)
+	}
+	for _, name := range names {
+		err = errors.Join(err, s.detachBelow(path.Join(target, name)))
+	}
+	return err
+}
+
+// list names what is in a directory of the layout. The writable mount has nothing mounted on it: it is all ours, not
+// the guest's.
+func (s *Share) list(target string) ([]string, error) {
+	fd, err := unix.Openat(int(s.layout.Fd()), path.Join(shareName, target), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: target, Err: err}
+	}
+	dir := os.NewFile(uintptr(fd), target)
+	defer dir.Close()
+	return dir.Readdirnames(-1)
+}
+
+// detach unmounts a target and removes what it was mounted on, and the directories above it when that was the last.
 func (s *Share) detach(target string) error {
 	err := unix.Unmount(filepath.Join(s.dir, target), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	if err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: nothing is mounted there
@@ -299,9 +315,14 @@ func (s *Share) detach(target string) error {
 	if err != nil {
 		return &os.PathError{Op: "remove", Path: target, Err: err}
 	}
-	err = unix.Unlinkat(fd, path.Dir(name), unix.AT_REMOVEDIR)
-	if err != nil && !errors.Is(err, unix.ENOTEMPTY) {
-		return &os.PathError{Op: "remove", Path: path.Dir(target), Err: err}
+	for name = path.Dir(name); name != shareName; name = path.Dir(name) {
+		err = unix.Unlinkat(fd, name, unix.AT_REMOVEDIR)
+		if errors.Is(err, unix.ENOTEMPTY) {
+			return nil
+		}
+		if err != nil {
+			return &os.PathError{Op: "remove", Path: name, Err: err}
+		}
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func bundle(t *testing.T) string {
 }
 
 func TestShare(t *testing.T) {
-	dir := bundle(t)
+	dir, long := bundle(t), strings.Repeat("n", 255)
 	at := func(name string) string { return filepath.Join(dir, name) }
 	inMountNamespace(t, func() {
 		must(t, unix.Mount("nested", at("data/nested"), "tmpfs", 0, ""))
@@ -87,23 +87,23 @@ func TestShare(t *testing.T) {
 		}
 		must(t, attach(share, []Bind{
 			{Source: at("rootfs"), Target: "c1/rootfs", Dir: true, Recursive: true},
-			{Source: at("data"), Target: "c1/0", Dir: true, Recursive: true, ReadOnly: true},
-			{Source: at("hosts"), Target: "c1/2"},
-			{Source: at("data"), Target: "c1/3", Dir: true},
+			{Source: at("data"), Target: "c1/0/data", Dir: true, Recursive: true, ReadOnly: true},
+			{Source: at("hosts"), Target: "c1/2/ho\nsts"},
+			{Source: at("data"), Target: "c1/3/" + long, Dir: true},
 		}))
 		wantFile(t, at("share/c1/rootfs/etc/os"), "os")
-		wantFile(t, at("share/c1/0/nested/deep"), "deep")
-		wantFile(t, at("share/c1/2"), "hosts")
+		wantFile(t, at("share/c1/0/data/nested/deep"), "deep")
+		wantFile(t, at("share/c1/2/ho\nsts"), "hosts")
 
 		// What the guest may write goes to the host at once.
 		must(t, os.WriteFile(at("share/c1/rootfs/new"), []byte("n"), 0o644))
 		wantFile(t, at("rootfs/new"), "n")
-		must(t, os.WriteFile(at("share/c1/2"), []byte("changed"), 0o644))
+		must(t, os.WriteFile(at("share/c1/2/ho\nsts"), []byte("changed"), 0o644))
 		wantFile(t, at("hosts"), "changed")
-		wantErrno(t, os.WriteFile(at("share/c1/0/x"), nil, 0o644), unix.EROFS)
-		wantErrno(t, os.WriteFile(at("share/c1/0/nested/x"), nil, 0o644), unix.EROFS)
-		wantEmpty(t, at("share/c1/3/nested")) // not recursive
-		must(t, os.WriteFile(at("share/c1/3/x"), nil, 0o644))
+		wantErrno(t, os.WriteFile(at("share/c1/0/data/x"), nil, 0o644), unix.EROFS)
+		wantErrno(t, os.WriteFile(at("share/c1/0/data/nested/x"), nil, 0o644), unix.EROFS)
+		wantEmpty(t, at("share/c1/3/"+long+"/nested")) // not recursive
+		must(t, os.WriteFile(at("share/c1/3/"+long+"/x"), nil, 0o644))
 
 		// The layout is not the guest's to change.
 		wantErrno(t, os.WriteFile(at("share/x"), nil, 0o644), unix.EROFS)
@@ -146,11 +146,11 @@ func TestShareStripsKernelFS(t *testing.T) {
 		}
 		must(t, attach(share, []Bind{
 			{Source: at("rootfs"), Target: "c1/rootfs", Dir: true, Recursive: true},
-			{Source: at("data"), Target: "c1/0", Dir: true, Recursive: true},
+			{Source: at("data"), Target: "c1/0/data", Dir: true, Recursive: true},
 		}))
 		wantEmpty(t, at("share/c1/rootfs/proc"))
-		wantEmpty(t, at("share/c1/0/kernel"))
-		wantEmpty(t, at("share/c1/0/nested/a b/sys"))
+		wantEmpty(t, at("share/c1/0/data/kernel"))
+		wantEmpty(t, at("share/c1/0/data/nested/a b/sys"))
 		if _, err := os.Stat(at("data/kernel/self")); err != nil {
 			t.Errorf("the host's own mount is gone: %v", err)
 		}
@@ -192,11 +192,11 @@ func TestShareAttachFails(t *testing.T) {
 		bind Bind
 		want string
 	}{
-		{"gone", Bind{Source: at("gone"), Target: "c1/0", Dir: true}, "no such file or directory"},
-		{"became a file", Bind{Source: at("hosts"), Target: "c1/0", Dir: true}, "has changed"},
-		{"became a directory", Bind{Source: at("data"), Target: "c1/0"}, "has changed"},
-		{"became a device", Bind{Source: "/dev/zero", Target: "c1/0"}, "device 1:5"},
-		{"became proc", Bind{Source: "/proc", Target: "c1/0", Dir: true}, "proc file system"},
+		{"gone", Bind{Source: at("gone"), Target: "c1/0/x", Dir: true}, "no such file or directory"},
+		{"became a file", Bind{Source: at("hosts"), Target: "c1/0/x", Dir: true}, "has changed"},
+		{"became a directory", Bind{Source: at("data"), Target: "c1/0/x"}, "has changed"},
+		{"became a device", Bind{Source: "/dev/zero", Target: "c1/0/x"}, "device 1:5"},
+		{"became proc", Bind{Source: "/proc", Target: "c1/0/x", Dir: true}, "proc file system"},
 		{"target twice", root, "file exists"},
 	}
 	inMountNamespace(t, func() {
@@ -228,11 +228,11 @@ func TestShareFollowsNoLink(t *testing.T) {
 		// A link as a source is the engine's wish: it is followed when the bind is made, and never again.
 		must(t, attach(share, []Bind{
 			{Source: at("rootfs"), Target: "c1/rootfs", Dir: true, Recursive: true},
-			{Source: at("link"), Target: "c1/0", Dir: true},
+			{Source: at("link"), Target: "c1/0/x", Dir: true},
 		}))
 		must(t, os.Remove(at("link")))
 		must(t, os.Symlink("/etc", at("link")))
-		must(t, os.WriteFile(at("share/c1/0/here"), []byte("x"), 0o644))
+		must(t, os.WriteFile(at("share/c1/0/x/here"), []byte("x"), 0o644))
 		wantFile(t, at("data/here"), "x")
 
 		// The guest replaces all that it can by links before the host unmounts.

@@ -110,16 +110,13 @@ func (v View) putProc(root *os.File) error {
 // putIn mounts a tree at its place in the root. Links on the way, which may be the guest's, stay within the root. A place
 // that is not there, or not of the right kind, stays without.
 func putIn(root, tree *os.File, place string, dir bool) error {
-	fd, err := unix.Openat2(int(root.Fd()), place, &unix.OpenHow{
-		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	point, err := openIn(root, place)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	point := os.NewFile(uintptr(fd), place)
 	defer point.Close()
 	info, err := point.Stat()
 	if err != nil || info.IsDir() != dir {

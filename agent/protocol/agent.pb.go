@@ -9,6 +9,8 @@
 //     |== connection, first 4 bytes N (big endian) ====>|  one byte stream of a process; N is chosen by
 //     |                                                 |  the host, unique in the session, and named in
 //     |                                                 |  CreateRequest or ExecRequest
+//     |<= connection, first byte 'u' or 't' ============|  a container's question to a name server: see
+//     |                                                 |  SetNetworkRequest.resolvers
 //
 // Byte streams run one way each. stdin: the host writes, and closes for end of file. stdout and stderr: the guest
 // writes, and closes when the last holder of the pipe or terminal is gone. A terminal has stdin and stdout only.
@@ -729,6 +731,7 @@ type Streams struct {
 	Stdin         uint32                 `protobuf:"varint,1,opt,name=stdin,proto3" json:"stdin,omitempty"`
 	Stdout        uint32                 `protobuf:"varint,2,opt,name=stdout,proto3" json:"stdout,omitempty"`
 	Stderr        uint32                 `protobuf:"varint,3,opt,name=stderr,proto3" json:"stderr,omitempty"`
+	PlainNewlines bool                   `protobuf:"varint,4,opt,name=plain_newlines,json=plainNewlines,proto3" json:"plain_newlines,omitempty"` // the process's terminal begins without ONLCR: that of the caller makes \r\n of \n
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -782,6 +785,13 @@ func (x *Streams) GetStderr() uint32 {
 		return x.Stderr
 	}
 	return 0
+}
+
+func (x *Streams) GetPlainNewlines() bool {
+	if x != nil {
+		return x.PlainNewlines
+	}
+	return false
 }
 
 type Size struct {
@@ -2116,11 +2126,12 @@ const file_agent_protocol_agent_proto_rawDesc = "" +
 	"\x02ip\x18\x02 \x01(\fR\x02ip\x12\x10\n" +
 	"\x03mac\x18\x03 \x01(\fR\x03mac\x12\x14\n" +
 	"\x05state\x18\x04 \x01(\rR\x05state\x12\x14\n" +
-	"\x05flags\x18\x05 \x01(\rR\x05flags\"O\n" +
+	"\x05flags\x18\x05 \x01(\rR\x05flags\"v\n" +
 	"\aStreams\x12\x14\n" +
 	"\x05stdin\x18\x01 \x01(\rR\x05stdin\x12\x16\n" +
 	"\x06stdout\x18\x02 \x01(\rR\x06stdout\x12\x16\n" +
-	"\x06stderr\x18\x03 \x01(\rR\x06stderr\"4\n" +
+	"\x06stderr\x18\x03 \x01(\rR\x06stderr\x12%\n" +
+	"\x0eplain_newlines\x18\x04 \x01(\bR\rplainNewlines\"4\n" +
 	"\x04Size\x12\x14\n" +
 	"\x05width\x18\x01 \x01(\rR\x05width\x12\x16\n" +
 	"\x06height\x18\x02 \x01(\rR\x06height\"\xa2\x01\n" +

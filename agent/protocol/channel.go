@@ -24,9 +24,10 @@ const NetworkNamespace = "/run/network"
 const ShareTag = "share"
 
 // ShareOptions are the mount options of a 9p share (Linux Documentation/filesystems/9p.rst). Every read and write goes
-// to the host at once, so that both sides always see the same bytes; the cache is for mapped files only, which do not
-// work without one. With cache=mmap alone, or more, the guest reads what the host has changed since from its cache as
-// long as it has the file open. access=client gives new files their owners.
+// to the host at once, so that both sides always see the same bytes; the cache is for mapped files only: with cache=none
+// a file cannot be mapped shared and writable at all. With cache=mmap alone, or more, the guest reads what the host has
+// changed since from its cache as long as it has the file open. What this mode lacks in Linux 6.12 is in
+// guest/kernel/9p.patch. access=client gives new files their owners.
 const ShareOptions = "trans=virtio,version=9p2000.L,msize=131072,cache=mmap,directio,access=client"
 
 // Window is how many bytes of one stream may be under way unread, and so the most that either end keeps for a stream.

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds the tuned guest kernel from Debian's linux-source package and the
-# configuration fragments beside this script, and prints the path of the result.
-# It is kept in the cache: the same source, fragments and compiler are never built twice.
+# configuration fragments and patches beside this script, and prints the path of the result.
+# It is kept in the cache: the same source, fragments, patches and compiler are never built twice.
 #
 #   tuned.sh            build it if it is not in the cache
 #   tuned.sh --cached   build nothing; print nothing if none is in the cache
@@ -23,9 +23,10 @@ aarch64 | arm64) arch=arm64 image=Image built=arch/arm64/boot/Image ;;
 esac
 
 # The name of a build says all that it was made from. What --cached looks for
-# is any build of these fragments: the source package and the compiler need not be installed.
+# is any build of these fragments and patches: the source package and the compiler need not be installed.
 fragments=("$here/common.config" "$here/$arch.config")
-prefix=$cache/kernel/$arch-$(cat "${fragments[@]}" "$0" | sha256sum | cut -c1-12)
+patches=("$here"/*.patch)
+prefix=$cache/kernel/$arch-$(cat "${fragments[@]}" "${patches[@]}" "$0" | sha256sum | cut -c1-12)
 
 if [[ ${1-} == --cached ]]; then
 	newest "$prefix"-*/"$image"
@@ -47,6 +48,7 @@ trap 'rm -rf "$work"' EXIT
 
 say "unpacking /usr/src/$package.tar.xz"
 tar -C "$work" -xf "/usr/src/$package.tar.xz"
+cat "${patches[@]}" | patch -d "$work/$package" -p1 >&2 || fail "the patches do not fit this source"
 mkdir "$work/build"
 
 # Every name and date that would differ from build to build is given here. The

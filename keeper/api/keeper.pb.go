@@ -1,6 +1,6 @@
 // What a verb asks of a sandbox's keeper, over a Unix socket. ttrpc in both directions of a connection, after one byte
 // from the client, which carries up to three descriptors (SCM_RIGHTS): stdin, stdout, stderr of the process that the
-// connection's Exec or Add will start; a terminal is one descriptor that stands for all three.
+// connection's Exec or Add will start; of one with a terminal stdin and stdout. With Open it may be the caller's own terminal.
 //
 //   create:  CLI --Open--> keeper          QEMU starts; hooks run in the meantime
 //            CLI --Create--> keeper        answers when the container is created
@@ -38,7 +38,7 @@ type OpenRequest struct {
 	ContainerId   string                 `protobuf:"bytes,2,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
 	Config        []byte                 `protobuf:"bytes,3,opt,name=config,proto3" json:"config,omitempty"`                                    // JSON of config.Config
 	ConsoleSocket string                 `protobuf:"bytes,4,opt,name=console_socket,json=consoleSocket,proto3" json:"console_socket,omitempty"` // path; empty unless the container's terminal goes to an engine
-	OwnTerminal   bool                   `protobuf:"varint,5,opt,name=own_terminal,json=ownTerminal,proto3" json:"own_terminal,omitempty"`      // a terminal is the one that the keeper has as stdin, used as it is
+	OwnTerminal   bool                   `protobuf:"varint,5,opt,name=own_terminal,json=ownTerminal,proto3" json:"own_terminal,omitempty"`      // the container's terminal is the caller's: it came with the connection; stdio is used as it is
 	Debug         bool                   `protobuf:"varint,6,opt,name=debug,proto3" json:"debug,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -307,8 +307,9 @@ func (*StartResponse) Descriptor() ([]byte, []int) {
 type ExecRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
-	Process       []byte                 `protobuf:"bytes,2,opt,name=process,proto3" json:"process,omitempty"` // OCI process object
-	Pid           int32                  `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`        // the caller's own, which stands for the process on the host
+	Process       []byte                 `protobuf:"bytes,2,opt,name=process,proto3" json:"process,omitempty"`                             // OCI process object
+	Pid           int32                  `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`                                    // the caller's own, which stands for the process on the host
+	OwnTerminal   bool                   `protobuf:"varint,4,opt,name=own_terminal,json=ownTerminal,proto3" json:"own_terminal,omitempty"` // the descriptors are, or stand for, the caller's own terminal, not one made for the process
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -364,6 +365,13 @@ func (x *ExecRequest) GetPid() int32 {
 	return 0
 }
 
+func (x *ExecRequest) GetOwnTerminal() bool {
+	if x != nil {
+		return x.OwnTerminal
+	}
+	return false
+}
+
 type ExecResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -403,6 +411,7 @@ func (*ExecResponse) Descriptor() ([]byte, []int) {
 type AddRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	OwnTerminal   bool                   `protobuf:"varint,2,opt,name=own_terminal,json=ownTerminal,proto3" json:"own_terminal,omitempty"` // as in ExecRequest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -442,6 +451,13 @@ func (x *AddRequest) GetContainerId() string {
 		return x.ContainerId
 	}
 	return ""
+}
+
+func (x *AddRequest) GetOwnTerminal() bool {
+	if x != nil {
+		return x.OwnTerminal
+	}
+	return false
 }
 
 type AddResponse struct {
@@ -1369,15 +1385,17 @@ const file_keeper_api_keeper_proto_rawDesc = "" +
 	"\x0eCreateResponse\"1\n" +
 	"\fStartRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"\x0f\n" +
-	"\rStartResponse\"\\\n" +
+	"\rStartResponse\"\x7f\n" +
 	"\vExecRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x18\n" +
 	"\aprocess\x18\x02 \x01(\fR\aprocess\x12\x10\n" +
-	"\x03pid\x18\x03 \x01(\x05R\x03pid\"\x0e\n" +
-	"\fExecResponse\"/\n" +
+	"\x03pid\x18\x03 \x01(\x05R\x03pid\x12!\n" +
+	"\fown_terminal\x18\x04 \x01(\bR\vownTerminal\"\x0e\n" +
+	"\fExecResponse\"R\n" +
 	"\n" +
 	"AddRequest\x12!\n" +
-	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"\r\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12!\n" +
+	"\fown_terminal\x18\x02 \x01(\bR\vownTerminal\"\r\n" +
 	"\vAddResponse\"2\n" +
 	"\rRemoveRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"\x10\n" +

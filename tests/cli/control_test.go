@@ -45,6 +45,17 @@ func TestPause(t *testing.T) {
 	}
 }
 
+// A container that has stopped has no processes, which is no error.
+func TestPsOfStopped(t *testing.T) {
+	t.Parallel()
+	h := harness.New(t)
+	c := h.StartNew(h.Bundle("true"))
+	c.Wait()
+	if out := h.OK("ps", c.ID); strings.Count(out, "\n") != 1 || !strings.Contains(out, "PID") {
+		t.Errorf("ps: %q, want the head line", out)
+	}
+}
+
 // A limit on processes is a limit that shows from inside in the same way everywhere.
 func TestUpdate(t *testing.T) {
 	t.Parallel()

@@ -125,21 +125,23 @@ func TestOursHooks(t *testing.T) {
 	log := h.Path("hooks")
 	b := h.Bundle("true")
 	b.Config.Hooks = &specs.Hooks{
+		//lint:ignore SA1019 docker hangs its network on this kind
+		Prestart:      []specs.Hook{recorder("created", log)},
 		CreateRuntime: []specs.Hook{recorder("creating", log)},
 		Poststart:     []specs.Hook{recorder("running", log)},
 		Poststop:      []specs.Hook{failingHook, recorder("stopped", log)},
 	}
 	c := h.Create(b)
-	if got := fmt.Sprint(kinds(readCalls(t, log))); got != "[creating]" {
+	if got := fmt.Sprint(kinds(readCalls(t, log))); got != "[created creating]" {
 		t.Errorf("hooks after create: %s", got)
 	}
 	c.Start()
-	if got := fmt.Sprint(kinds(readCalls(t, log))); got != "[creating running]" {
+	if got := fmt.Sprint(kinds(readCalls(t, log))); got != "[created creating running]" {
 		t.Errorf("hooks after start: %s", got)
 	}
 	c.Wait()
 	h.OK("delete", c.ID)
-	if got := fmt.Sprint(kinds(readCalls(t, log))); got != "[creating running stopped]" {
+	if got := fmt.Sprint(kinds(readCalls(t, log))); got != "[created creating running stopped]" {
 		t.Errorf("hooks after delete: %s", got)
 	}
 	for _, call := range readCalls(t, log) {
@@ -187,7 +189,7 @@ func TestFailingHooks(t *testing.T) {
 		b.Config.Hooks = &specs.Hooks{StartContainer: []specs.Hook{failingHook}}
 		c := h.Create(b)
 		h.Run("start", c.ID)
-		if r := c.Wait(); r.Code == 0 || strings.Contains(r.Stdout, "ran") {
+		if r := c.Wait(); r.Code == 0 || strings.Contains(r.Stdout, "ran") || !strings.Contains(r.Stderr, "the reason") {
 			t.Errorf("container: %v", r)
 		}
 	})

@@ -68,6 +68,33 @@ func TestLifecycle(t *testing.T) {
 	}
 }
 
+// One without a process can be created and deleted. start refuses it, and ends it: it will never run. runc refuses create.
+func TestOursNoProcess(t *testing.T) {
+	t.Parallel()
+	h := harness.New(t)
+	b := h.Sleeper()
+	b.Config.Process = nil
+	c := h.Create(b)
+	c.WantStatus(specs.StateCreated)
+	h.OK("delete", c.ID)
+
+	c = h.Create(b)
+	h.Refused("process property must not be empty", "start", c.ID)
+	c.WantStatus(specs.StateStopped)
+	h.OK("delete", c.ID)
+}
+
+// start answers when the process is the program: a signal for what it handles comes right after.
+func TestStartWaitsForTheProgram(t *testing.T) {
+	t.Parallel()
+	h := harness.New(t)
+	c := h.Create(h.Bundle("sleep", "1000"))
+	c.Start()
+	if name := c.Sh("cat /proc/1/comm"); name != "sleep\n" {
+		t.Errorf("the process is %q", name)
+	}
+}
+
 // The same id can be used again at once, and each of the ways out of the created state leaves nothing.
 func TestCreated(t *testing.T) {
 	t.Parallel()

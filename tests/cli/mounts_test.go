@@ -3,6 +3,7 @@ package cli_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -125,6 +126,83 @@ func TestKernelMounts(t *testing.T) {
 		{"cgroup", "test -e /sys/fs/cgroup/cgroup.procs -o -e /sys/fs/cgroup/pids/cgroup.procs && echo there; awk '$3 ~ /^cgroup/ && $4 !~ /^ro,/' /proc/mounts", "there"},
 		{"propagation", "awk '$5 == \"/mnt/slave\" { print $5, ($7 ~ /^shared/) }' /proc/self/mountinfo", "/mnt/slave 0"},
 	})
+}
+
+// What of a mount is the business of the root file system, and shows there or in the container.
+func TestMountPoints(t *testing.T) {
+	t.Parallel()
+	h := harness.New(t)
+	b := h.Bundle()
+	for name, mode := range map[string]os.FileMode{"few": 0o710, "all": 0o777 | os.ModeSetuid | os.ModeSetgid | os.ModeSticky, "shared": 0o755 | os.ModeSetgid} {
+		dir := filepath.Join(b.Rootfs, name)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	long := strings.Repeat("n", 255)
+	for _, dir := range []string{"src/base", "src/" + long, "src/deep/x"} {
+		h.WriteFile(dir+"/file", dir, 0o644)
+	}
+	tmpfs := func(place string, options ...string) {
+		b.AddMount(specs.Mount{Destination: place, Type: "tmpfs", Source: "tmpfs", Options: options})
+	}
+	tmpfs("/few")
+	tmpfs("/all", "nosuid")
+	tmpfs("/made/for/it")
+	tmpfs("/shared/x/y")
+	b.Bind(h.Path("src/base"), "/bound/dir")
+	b.Bind(h.Path("src/base/file"), "/bound-file")
+	b.Bind(h.Path("src/"+long), "/long")
+	b.Bind(h.Path("src/deep"), "/deep")
+	b.Bind(filepath.Join(b.Rootfs, "deep/x"), filepath.Join(b.Rootfs, "again"), "rbind") // what the mount before has made
+	b.AddLinuxResourcesDevice(false, "c", nil, nil, "rwa")
+	for _, dir := range []string{"again", "deep"} {
+		if err := os.Mkdir(filepath.Join(b.Rootfs, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const base = `base() { awk -v p="$1" '$5 == p { sub(".*/", "", $4); print $4 }' /proc/self/mountinfo; }
+`
+	ask(t, h, b, []probe{
+		{"tmpfs takes the mode below it", "stat -c %a /few /all", "710\n7777"},
+		{"tmpfs on nothing", "stat -c %a /made/for/it", "1777"},
+		{"root of a directory", base + "base /bound/dir", "base"},
+		{"root of a file", base + "base /bound-file", "file"},
+		{"root of a long name", base + "base /long; cat /long/file", long + "\nsrc/" + long},
+		{"source in the root file system", "cat /again/file", "src/deep/x"},
+	})
+	for name, want := range map[string]os.FileMode{
+		"made": 0o755, "made/for": 0o755, "made/for/it": 0o755, "bound": 0o755, "bound/dir": 0o755,
+		"shared/x": 0o755 | os.ModeSetgid, "shared/x/y": 0o755 | os.ModeSetgid,
+	} {
+		info, err := os.Stat(filepath.Join(b.Rootfs, name))
+		if err != nil {
+			t.Error(err)
+		} else if got := info.Mode(); got != want|os.ModeDir {
+			t.Errorf("mode of the mount point %s: %v, want %v", name, got, want)
+		}
+	}
+}
+
+func TestProcOnLink(t *testing.T) {
+	t.Parallel()
+	h := harness.New(t)
+	for _, dir := range []string{"proc", "sys"} {
+		b := h.Bundle("true")
+		if err := os.Remove(filepath.Join(b.Rootfs, dir)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("/tmp", filepath.Join(b.Rootfs, dir)); err != nil {
+			t.Fatal(err)
+		}
+		b.Write()
+		if r := h.Run("run", "--bundle", b.Dir, h.ID()); r.Code == 0 || !strings.Contains(r.Stderr, "must be mounted on ordinary directory") {
+			t.Errorf("/%s is a link: %v", dir, r)
+		}
+	}
 }
 
 // Links in the rootfs lead nowhere outside of it.

@@ -110,9 +110,6 @@ func TestRunDetached(t *testing.T) {
 func TestList(t *testing.T) {
 	t.Parallel()
 	h := harness.New(t)
-	if out := h.OK("list", "-q"); out != "" {
-		t.Errorf("list -q of nothing: %q", out)
-	}
 	b := h.Sleeper()
 	b.AddAnnotation("org.example.key", "value")
 	c := h.Create(b)
@@ -145,6 +142,57 @@ func TestList(t *testing.T) {
 	c.Remove()
 	if out := h.OK("list", "-q"); out != "" {
 		t.Errorf("list -q after delete: %q", out)
+	}
+}
+
+// A root that was asked for and is not there is misspelt. runc says so since 1.2.
+func TestOursListOfMissingRoot(t *testing.T) {
+	t.Parallel()
+	h := harness.New(t)
+	h.Refused("no such file or directory", "list")
+}
+
+// What the kernel says of a program that was found and cannot run is told on stderr in one line, as a shell would.
+func TestOursProgramThatCannotRun(t *testing.T) {
+	t.Parallel()
+	h := harness.New(t)
+	b := h.Bundle("/script")
+	if err := os.WriteFile(filepath.Join(b.Rootfs, "script"), []byte("#!/missing\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b.Write()
+	const want = "exec /script: no such file or directory\n"
+	if r := h.Run("run", "--bundle", b.Dir, h.ID()); r.Code == 0 || r.Stdout != "" || r.Stderr != want {
+		t.Errorf("run: %v, want %q", r, want)
+	}
+	b.SetProcessArgs([]string{"sleep", "1000"})
+	c := h.StartNew(b)
+	if r := c.Exec("/script"); r.Code == 0 || r.Stdout != "" || r.Stderr != want {
+		t.Errorf("exec: %v, want %q", r, want)
+	}
+}
+
+// An empty HOME is none; the last one counts.
+func TestHome(t *testing.T) {
+	t.Parallel()
+	h := harness.New(t)
+	c := h.StartSleeper()
+	for _, test := range []struct {
+		env  []string
+		want string
+	}{
+		{nil, "/root"},
+		{[]string{"HOME="}, "/root"},
+		{[]string{"HOME=/first", "HOME="}, "/root"},
+		{[]string{"HOME=", "HOME=/last"}, "/last"},
+	} {
+		process, err := json.Marshal(specs.Process{Args: []string{"sh", "-c", "echo $HOME"}, Cwd: "/", Env: append(test.env, "PATH=/bin")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out := h.OK("exec", "--process", h.WriteFile("home.json", string(process), 0o600), c.ID); out != test.want+"\n" {
+			t.Errorf("HOME of %q is %q, want %q", test.env, out, test.want)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -59,6 +60,49 @@ func TestRunTerminal(t *testing.T) {
 	talk(t, terminal)
 	if r := p.Wait(); r.Code != 4 {
 		t.Errorf("run: %v, terminal %q", r, terminal.Text())
+	}
+}
+
+// A terminal for the process does not mean that ours is where its input comes from and its output goes to: these are
+// stdin and stdout, and what is written there has its newlines as they are.
+func TestRedirectedTerminal(t *testing.T) {
+	t.Parallel()
+	h := harness.New(t)
+	const script = "test -t 0 && test -t 1 && test -t 2 && stty size; echo end >&2; exit 5"
+	b := h.Shell(script)
+	b.SetProcessTerminal(true)
+	b.Write()
+	c := h.StartSleeper()
+	for name, args := range map[string][]string{
+		"run":  {"run", "--bundle", b.Dir, h.ID()},
+		"exec": {"exec", "--tty", c.ID, "sh", "-c", script},
+	} {
+		for _, where := range []string{"stderr", "controlling"} {
+			t.Run(name+" "+where, func(t *testing.T) {
+				h := h.In(t)
+				terminal, slave := h.OpenTerminal()
+				defer slave.Close()
+				terminal.Resize(91, 17)
+				null, err := os.Open("/dev/null")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer null.Close()
+				r, w := h.Pipe()
+				cmd := h.Command(args...)
+				cmd.Stdin, cmd.Stdout, cmd.ExtraFiles = null, w, []*os.File{slave}
+				cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 3}
+				if where == "stderr" {
+					cmd.Stderr = slave
+				}
+				p := h.Spawn(cmd)
+				w.Close()
+				out := harness.Collect(r).All(t)
+				if code := p.WaitExit(); code != 5 || out != "17 91\nend\n" {
+					t.Errorf("status %d, output %q, terminal %q", code, out, terminal.Text())
+				}
+			})
+		}
 	}
 }
 
