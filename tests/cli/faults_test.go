@@ -24,7 +24,7 @@ func TestOursVMDies(t *testing.T) {
 	victims := map[string]func(t *testing.T, h *harness.Host, c *harness.Container) int{
 		"keeper": func(_ *testing.T, _ *harness.Host, c *harness.Container) int { return c.Pid },
 		"QEMU": func(t *testing.T, h *harness.Host, _ *harness.Container) int {
-			pids := h.Programs("qemu-system-x86_64")
+			pids := h.VMs()
 			if len(pids) != 1 {
 				t.Fatalf("QEMU's pids: %v, want one", pids)
 			}
@@ -254,7 +254,7 @@ func TestOursModesAndDescriptors(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	pids := append(h.Programs("qemu-system-x86_64"), keeper)
+	pids := append(h.VMs(), keeper)
 	if len(pids) != 2 {
 		t.Errorf("pids %v, want the keeper's and QEMU's", pids)
 	}

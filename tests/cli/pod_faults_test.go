@@ -22,7 +22,7 @@ func TestOursSandboxEnds(t *testing.T) {
 		"deleted":   func(_ *testing.T, p *pod) { p.OK("delete", "--force", p.sandbox.ID) },
 		"keeper":    func(t *testing.T, p *pod) { kill(t, p.sandbox.Pid) },
 		"QEMU": func(t *testing.T, p *pod) {
-			for _, pid := range p.Programs("qemu-system-x86_64") {
+			for _, pid := range p.VMs() {
 				kill(t, pid)
 			}
 		},
@@ -184,7 +184,7 @@ func TestOursPodRefusals(t *testing.T) {
 	if r := own.Exec("test", "-e", "/dev/shm/file"); r.Code == 0 {
 		t.Error("a container of another VM shares memory with the pod")
 	}
-	if n := len(p.Programs("qemu-system-x86_64")); n != 2 {
+	if n := len(p.VMs()); n != 2 {
 		t.Errorf("%d VMs, want 2", n)
 	}
 }

@@ -116,7 +116,7 @@ func TestCRIPod(t *testing.T) {
 		}
 	}
 	if strings.HasSuffix(e.Runtime.Path, "/hyper") {
-		if vms := e.Programs("qemu-system-x86_64"); len(vms) != 1 {
+		if vms := e.VMs(); len(vms) != 1 {
 			t.Errorf("%d VMs for one pod", len(vms))
 		}
 	}

@@ -22,7 +22,7 @@ func TestDockerJoin(t *testing.T) {
 	if r := e.run(t, "exec", two, "ps", "-o", "args"); !strings.Contains(r.Stdout, "sleep 4321") {
 		t.Errorf("processes of both: %v", r)
 	}
-	if n := len(e.Programs("qemu-system-x86_64")); n != 1 {
+	if n := len(e.VMs()); n != 1 {
 		t.Errorf("%d VMs, want 1", n)
 	}
 	e.ok(t, "rm", "--force", two)

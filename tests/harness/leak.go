@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -115,6 +116,14 @@ func (h *Host) Programs(name string) []int {
 		}
 	}
 	return found
+}
+
+// VMs lists the test's living VMs, without those that become templates.
+func (h *Host) VMs() []int {
+	h.T.Helper()
+	return slices.DeleteFunc(h.Programs("qemu-system-x86_64"), func(pid int) bool {
+		return strings.Contains(describe(pid), "hyper.rehearse") // on its kernel's command line
+	})
 }
 
 // describe names a process for a log.

@@ -68,7 +68,7 @@ func TestCRIO(t *testing.T) {
 		c.Stdout.Expect(t, "ready")
 	}
 	if strings.HasSuffix(p.Runtime.Path, "/hyper") {
-		if vms := p.Programs("qemu-system-x86_64"); len(vms) != 1 {
+		if vms := p.VMs(); len(vms) != 1 {
 			t.Errorf("%d VMs for one pod", len(vms))
 		}
 	}

@@ -114,7 +114,7 @@ func TestDeaths(t *testing.T) {
 		end  func(p *pair, pid int)
 	}{
 		{"the keeper is killed", func(p *pair, pid int) { unix.Kill(pid, unix.SIGKILL) }},
-		{"QEMU is killed", func(p *pair, pid int) { unix.Kill(p.Programs("qemu-system-x86_64")[0], unix.SIGKILL) }},
+		{"QEMU is killed", func(p *pair, pid int) { unix.Kill(p.VMs()[0], unix.SIGKILL) }},
 		{"the interface goes first", func(p *pair, pid int) { p.out.Sh("ip link del peth0"); unix.Kill(pid, unix.SIGKILL) }},
 		{"the namespace goes first", func(p *pair, pid int) { p.in.Close(); unix.Kill(pid, unix.SIGKILL) }},
 	} {
