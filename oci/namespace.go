@@ -84,30 +84,13 @@ func WithinMounts(pid int, f func() error) error {
 			return
 		}
 		// Never unlocked: the thread ends with this goroutine.
-		if err := enterMounts(pid); err != nil {
+		if err := EnterMounts(ProcessNamespace(specs.MountNamespace, pid).Path); err != nil {
 			done <- err
 			return
 		}
 		done <- f()
 	}()
 	return <-done
-}
-
-func enterMounts(pid int) error {
-	ns := ProcessNamespace(specs.MountNamespace, pid)
-	file, err := os.Open(ns.Path)
-	if err != nil {
-		return fmt.Errorf("mount namespace: %w", err)
-	}
-	defer file.Close()
-	// setns(2): a thread that shares its root and working directory with others cannot change them.
-	if err := unix.Unshare(unix.CLONE_FS); err != nil {
-		return fmt.Errorf("unshare: %w", err)
-	}
-	if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNS); err != nil {
-		return fmt.Errorf("enter mount namespace %s: %w", ns.Path, err)
-	}
-	return nil
 }
 
 // Is tells whether both paths lead to one namespace. A path that leads nowhere does not.
@@ -121,8 +104,8 @@ func (n NamespacePath) Is(other NamespacePath) bool {
 }
 
 // Enter moves the calling thread into the namespace; a pid namespace takes only its children in. The path must name a
-// namespace of the type it is said to have. A mount namespace is looked at, and not entered. A network namespace must
-// not be the caller's own: we would redirect the traffic of the host.
+// namespace of the type it is said to have. A mount namespace is looked at, and not entered: see EnterMounts. A network
+// namespace must not be the caller's own: we would redirect the traffic of the host.
 func (n NamespacePath) Enter() error {
 	// What is no namespace at all may be a FIFO or a device: O_NONBLOCK never waits for it.
 	file, err := os.OpenFile(n.Path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
@@ -138,6 +121,33 @@ func (n NamespacePath) Enter() error {
 	}
 	if err := unix.Setns(int(file.Fd()), int(namespaceFlags[n.Type])); err != nil {
 		return fmt.Errorf("enter %s namespace %s: %w", n.Type, n.Path, err)
+	}
+	return nil
+}
+
+// MountPath is the path of the mount namespace that a checked configuration joins; empty when it joins none.
+func MountPath(spec *specs.Spec) string {
+	for _, ns := range spec.Linux.Namespaces {
+		if ns.Type == specs.MountNamespace {
+			return ns.Path
+		}
+	}
+	return ""
+}
+
+// EnterMounts moves the calling thread, which must be locked, into the mount namespace at path. The process's other
+// threads stay where they are.
+func EnterMounts(path string) error {
+	if err := unix.Unshare(unix.CLONE_FS); err != nil { // setns(2) wants a root directory of the thread's own
+		return fmt.Errorf("enter mount namespace %s: %w", path, err)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("mount namespace: %w", err)
+	}
+	defer file.Close()
+	if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("enter mount namespace %s: %w", path, err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -102,4 +103,40 @@ func inThread(t *testing.T, f func() error) error {
 		result <- f()
 	}()
 	return <-result
+}
+
+// A thread that enters a mount namespace by its path is in it, and the process's others are not.
+func TestEnterMounts(t *testing.T) {
+	holder := exec.Command("unshare", "--mount", "sh", "-c", "echo up; read wait")
+	in, err := holder.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := holder.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Wait()
+	defer in.Close()
+	if _, err := out.Read(make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	path := ProcessNamespace(specs.MountNamespace, holder.Process.Pid).Path
+	inside := make(chan bool)
+	go func() {
+		runtime.LockOSThread() // never unlocked
+		if err := EnterMounts(path); err != nil {
+			t.Error(err)
+		}
+		inside <- NamespacePath{specs.MountNamespace, "/proc/thread-self/ns/mnt"}.Is(NamespacePath{specs.MountNamespace, path})
+	}()
+	if !<-inside {
+		t.Error("the thread is elsewhere")
+	}
+	if (NamespacePath{specs.MountNamespace, "/proc/thread-self/ns/mnt"}).Is(NamespacePath{specs.MountNamespace, path}) {
+		t.Error("another thread is there, too")
+	}
 }

@@ -5,8 +5,12 @@ import (
 	"github.com/hyper-runtime/hyper/storage"
 )
 
-// EnterFiles makes what the container has of the host's files all that the calling thread sees: see storage.View.
+// EnterFiles makes what the container has of the host's files all that the calling thread sees: see storage.View. A
+// container that joins a mount namespace of the host sees that one's.
 func EnterFiles(id string, bundle *oci.Bundle) error {
+	if path := oci.MountPath(bundle.Spec); path != "" {
+		return oci.EnterMounts(path)
+	}
 	root, err := bundle.Root()
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package cli_test
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -177,3 +178,33 @@ func TestOursView(t *testing.T) {
 func mode(m os.FileMode) *os.FileMode { return &m }
 func id(n uint32) *uint32             { return &n }
 func errno(n uint) *uint              { return &n }
+
+// TestMountNamespaces: to engines the container's process is in a mount namespace that shows the container's files, or in
+// the one that the configuration names.
+func TestMountNamespaces(t *testing.T) {
+	t.Parallel()
+	h := harness.New(t)
+	c := h.Create(h.Sleeper())
+	if got := h.ReadFile(fmt.Sprintf("/proc/%d/root/etc/group", c.Pid)); !strings.Contains(got, "extra:") {
+		t.Errorf("the process's root has %q", got)
+	}
+	r, w := h.Pipe()
+	holder := exec.Command("unshare", "--mount", "sh", "-c", "echo up && read wait")
+	holder.Stdin = r
+	p := h.Spawn(holder)
+	r.Close()
+	p.Stdout.Expect(t, "up")
+	b := h.Sleeper()
+	path := fmt.Sprintf("/proc/%d/ns/mnt", p.Pid)
+	b.AddOrReplaceLinuxNamespace("mount", path)
+	joined := h.Create(b)
+	want, err := os.Readlink(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", joined.Pid)); err != nil || got != want {
+		t.Errorf("the process is in %s, %v, want %s", got, err, want)
+	}
+	w.Close()
+	p.WaitExit()
+}
