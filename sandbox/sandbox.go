@@ -164,6 +164,9 @@ func greet(ctx context.Context, o Options, vm *hypervisor.VM) (*client.Client, e
 
 // MakeTemplate boots the machine and keeps it as a template, unless there is one.
 func MakeTemplate(ctx context.Context, templates *hypervisor.Templates, machine hypervisor.Machine) error {
+	if err := machine.Validate(); err != nil {
+		return err
+	}
 	tap, err := network.NewTapAlone(machine.Queues())
 	if err != nil {
 		return err
