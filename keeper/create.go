@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
+	"runtime"
 	"slices"
 	"strconv"
 	"time"
@@ -147,6 +148,13 @@ func Create(ctx context.Context, o CreateOptions) (c *Container, err error) {
 		return nil, err
 	}
 	slog.Debug("the run directory and the cgroup are made")
+	if p.home == nil {
+		endTurn, err := takeTurn(turnDir, runtime.NumCPU())
+		if err != nil {
+			return nil, err
+		}
+		defer endTurn()
+	}
 	k, err := p.spawn()
 	if err != nil {
 		return nil, err

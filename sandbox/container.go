@@ -141,7 +141,7 @@ func (c *Container) create(ctx context.Context, guest *guestContainer, stdio Std
 	})
 	if err != nil {
 		p.abandon()
-		return &hypervisor.BootError{Stage: hypervisor.StageContainer, Err: err}
+		return c.sandbox.refused(err)
 	}
 	c.init, c.pid = p, answer.Pid
 	go func() {
@@ -153,6 +153,15 @@ func (c *Container) create(ctx context.Context, guest *guestContainer, stdio Std
 		c.sandbox.log.Debug("the container has exited, its output is delivered")
 	}()
 	return nil
+}
+
+// refused says why the guest has no such container. If the channel has ended, so has the VM in most cases: how, and
+// what its console said last, tells more.
+func (s *Sandbox) refused(err error) error {
+	if ended := s.agent.Err(); ended != nil {
+		return s.vm.Explain(ended)
+	}
+	return &hypervisor.BootError{Stage: hypervisor.StageContainer, Err: err}
 }
 
 // Init is the container's first process, nil when its spec has none.

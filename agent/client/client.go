@@ -92,7 +92,7 @@ func (c *Client) Close() error {
 func (c *Client) fail(err error) {
 	c.once.Do(func() {
 		if errors.Is(err, io.EOF) {
-			err = errors.New("the guest closed the agent channel")
+			err = fmt.Errorf("the guest closed the agent channel: %w", io.ErrUnexpectedEOF)
 		}
 		c.err = err
 		close(c.done)

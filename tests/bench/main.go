@@ -116,7 +116,7 @@ func (b *bench) describe() error {
 
 // say prints the first line of a command's output.
 func (b *bench) say(name string, argv []string) error {
-	text, err := b.command(argv...).CombinedOutput()
+	text, err := b.command(argv...).Output() // warnings are not a version
 	if err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, text)
 	}
