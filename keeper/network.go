@@ -7,6 +7,7 @@ import (
 
 	"github.com/hyper-runtime/hyper/keeper/api"
 	"github.com/hyper-runtime/hyper/network"
+	"github.com/hyper-runtime/hyper/oci"
 )
 
 // RefreshNetwork makes the guest's network the same as that of the container's network namespace.
@@ -21,19 +22,9 @@ func (s *session) RefreshNetwork(ctx context.Context, _ *api.RefreshNetworkReque
 	return &api.RefreshNetworkResponse{}, s.sandbox.SyncNetwork(ctx)
 }
 
-// networkPath is the path of the network namespace that a container joins; empty when it has one of its own.
-func networkPath(spec *specs.Spec) string {
-	for _, ns := range spec.Linux.Namespaces {
-		if ns.Type == specs.NetworkNamespace {
-			return ns.Path
-		}
-	}
-	return ""
-}
-
 // cleanNetwork takes off what a killed keeper has left in a network namespace that was not its own.
 func cleanNetwork(spec *specs.Spec) error {
-	if path := networkPath(spec); path != "" {
+	if path := oci.JoinedPath(spec, specs.NetworkNamespace); path != "" {
 		return network.Clean(path)
 	}
 	return nil

@@ -63,7 +63,7 @@ func (s *session) Open(ctx context.Context, r *api.OpenRequest) (*api.OpenRespon
 		ConsoleSize: cfg.ConsoleKiB << 10,
 		BootTimeout: time.Duration(cfg.BootTimeoutSeconds) * time.Second,
 		Network:     cfg.NetworkModel,
-		OwnNetwork:  networkPath(s.bundle.Spec) == "",
+		OwnNetwork:  oci.JoinedPath(s.bundle.Spec, specs.NetworkNamespace) == "",
 		Log:         slog.Default(),
 	})
 	if err != nil {

@@ -125,10 +125,10 @@ func (n NamespacePath) Enter() error {
 	return nil
 }
 
-// MountPath is the path of the mount namespace that a checked configuration joins; empty when it joins none.
-func MountPath(spec *specs.Spec) string {
+// JoinedPath is the path of the namespace of that type that a checked configuration joins; empty when it joins none.
+func JoinedPath(spec *specs.Spec, kind specs.LinuxNamespaceType) string {
 	for _, ns := range spec.Linux.Namespaces {
-		if ns.Type == specs.MountNamespace {
+		if ns.Type == kind {
 			return ns.Path
 		}
 	}

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -197,34 +198,33 @@ func (w *wiring) join(ctx context.Context, vm *hypervisor.VM, i network.Interfac
 		known.mtu = i.MTU
 		return known.tap.Join(i)
 	}
-	wire := &wire{tap: w.slot, mac: slotMAC(), mtu: i.MTU}
 	if !w.free {
-		var err error
-		if wire, err = w.plug(ctx, vm, i); err != nil {
-			return err
-		}
+		return w.plug(ctx, vm, i)
 	}
-	if err := wire.tap.Join(i); err != nil {
+	if err := w.slot.Join(i); err != nil {
 		return err
 	}
-	w.free = w.free && wire.tap != w.slot
-	w.wires[i.Index] = wire
+	w.free = false
+	w.wires[i.Index] = &wire{tap: w.slot, mac: slotMAC(), mtu: i.MTU}
 	return nil
 }
 
-// plug gives the VM one more NIC.
-func (w *wiring) plug(ctx context.Context, vm *hypervisor.VM, i network.Interface) (*wire, error) {
+// plug gives the VM one more NIC, joined to the interface. On error there is none.
+func (w *wiring) plug(ctx context.Context, vm *hypervisor.VM, i network.Interface) error {
 	tap, err := w.newTap(i)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	w.plugged++
 	wire := &wire{tap: tap, nic: fmt.Sprintf("nic%d", w.plugged), mac: deviceMAC(w.plugged), mtu: i.MTU}
-	if err := vm.AddNIC(ctx, wire.nic, wire.mac, hypervisor.NIC{Tap: tap.Files(), VHost: tap.VHost()}); err != nil {
-		tap.Close()
-		return nil, err
+	if err = tap.Join(i); err == nil {
+		err = vm.AddNIC(ctx, wire.nic, wire.mac, hypervisor.NIC{Tap: tap.Files(), VHost: tap.VHost()})
 	}
-	return wire, nil
+	if err != nil {
+		return errors.Join(err, tap.Close())
+	}
+	w.wires[i.Index] = wire
+	return nil
 }
 
 func (w *wiring) newTap(i network.Interface) (*network.Tap, error) {

@@ -1,6 +1,8 @@
 package sandbox
 
 import (
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/hyper-runtime/hyper/oci"
 	"github.com/hyper-runtime/hyper/storage"
 )
@@ -8,7 +10,7 @@ import (
 // EnterFiles makes what the container has of the host's files all that the calling thread sees: see storage.View. A
 // container that joins a mount namespace of the host sees that one's.
 func EnterFiles(id string, bundle *oci.Bundle) error {
-	if path := oci.MountPath(bundle.Spec); path != "" {
+	if path := oci.JoinedPath(bundle.Spec, specs.MountNamespace); path != "" {
 		return oci.EnterMounts(path)
 	}
 	root, err := bundle.Root()

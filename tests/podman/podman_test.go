@@ -66,34 +66,12 @@ func testRun(t *testing.T, e *engine) {
 // inTerminal runs podman in a terminal of 91 columns and 17 rows.
 func (e *engine) inTerminal(t *testing.T, args ...string) (*harness.Process, *harness.Terminal) {
 	t.Helper()
-	terminal, slave := e.In(t).OpenTerminal()
-	defer slave.Close()
-	terminal.Resize(91, 17)
-	cmd := e.command(args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	return e.In(t).Spawn(cmd), terminal
-}
-
-// sizes waits for the size that podman sets, then shows each change and answers a line. read ends now and then, because
-// a trap that is set off just before it would wait for it.
-const sizes = "until stty size 2>/dev/null | grep -q 91; do :; done; trap 'stty size' WINCH; stty size; while :; do read -t 1 line && echo got=$line && exit 4; done"
-
-func talk(t *testing.T, p *harness.Process, terminal *harness.Terminal) {
-	t.Helper()
-	terminal.Expect(t, "17 91\r\n")
-	terminal.Resize(100, 40)
-	terminal.Expect(t, "40 100\r\n")
-	terminal.Type("hello\r")
-	terminal.Expect(t, "got=hello\r\n")
-	if r := p.WaitExit(); r != 4 {
-		t.Errorf("exit %d", r)
-	}
+	return e.In(t).SpawnInTerminal(e.command(args...))
 }
 
 func testRunTerminal(t *testing.T, e *engine) {
-	p, terminal := e.inTerminal(t, append(e.flags("run"), "--rm", "-it", "--network", "none", image, "sh", "-c", sizes)...)
-	talk(t, p, terminal)
+	p, terminal := e.inTerminal(t, append(e.flags("run"), "--rm", "-it", "--network", "none", image, "sh", "-c", harness.SizesScript)...)
+	harness.TalkSizes(t, p, terminal)
 }
 
 func testExec(t *testing.T, e *engine) {
@@ -111,8 +89,8 @@ func testExec(t *testing.T, e *engine) {
 
 func testExecTerminal(t *testing.T, e *engine) {
 	id := e.sleeper(t, "--network", "none")
-	p, terminal := e.inTerminal(t, "exec", "-it", id, "sh", "-c", sizes)
-	talk(t, p, terminal)
+	p, terminal := e.inTerminal(t, "exec", "-it", id, "sh", "-c", harness.SizesScript)
+	harness.TalkSizes(t, p, terminal)
 }
 
 func testLogs(t *testing.T, e *engine) {
