@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -110,6 +111,30 @@ func checkModule(t *testing.T, room, imported string) {
 		}
 	}
 	t.Errorf("%s imports %s, which is not in the table", room, imported)
+}
+
+// heavy are packages that every process of hyper would pay for: an idle keeper's memory is mostly the pages of its
+// program and what packages make when it starts.
+var heavy = map[string]string{
+	"net/http":      "a megabyte of code",
+	"regexp":        "200 KiB of code, and the patterns are compiled by each process; functions of strings are enough",
+	"runtime/cgo":   "the C library",
+	"text/template": "calls methods by name, so that the linker keeps every exported method: a megabyte",
+}
+
+// TestLight checks that the binary, built as the Makefile builds it, has none of the heavy packages in it.
+func TestLight(t *testing.T) {
+	list := exec.Command("go", "list", "-deps", "-tags", "urfave_cli_no_template", ".")
+	list.Env = append(os.Environ(), "CGO_ENABLED=0")
+	packages, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range strings.FieldsSeq(string(packages)) {
+		if why, isHeavy := heavy[name]; isHeavy {
+			t.Errorf("hyper imports %s: %s", name, why)
+		}
+	}
 }
 
 // TestNobodyExits checks that stdout, stderr and os.Exit belong to the commands.

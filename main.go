@@ -54,6 +54,10 @@ func main() {
 			os.Exit(keeper.StandIn())
 		case keeper.MemberVerb:
 			os.Exit(keeper.Member())
+		case keeper.OOMVerb:
+			exit(keeper.OOM(os.Args[2:]))
+		case keeper.VictimVerb:
+			exit(keeper.Victim(os.Args[2:]))
 		case keeper.TemplateMakerVerb:
 			os.Exit(keeper.TemplateMaker())
 		}
@@ -63,6 +67,15 @@ func main() {
 	err := app.Run(ctx, os.Args)
 	stop()
 	os.Exit(report(app, err))
+}
+
+// exit ends a hidden verb that has nothing to tell but an error.
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }
 
 // closeInherited lets none of the descriptors that the caller leaked to us go on to what we start.

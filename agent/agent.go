@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -31,6 +32,7 @@ type Config struct {
 	Cgroups     string // the cgroup file system
 	MachineID   string // file for the machine id
 	Network     string // where the containers' network namespace is mounted
+	BareNetwork string // the same of the one with lo alone
 }
 
 // DefaultConfig returns the places that the guest image is built for.
@@ -44,6 +46,7 @@ func DefaultConfig() Config {
 		Cgroups:     "/sys/fs/cgroup",
 		MachineID:   "/run/machine-id", // /etc/machine-id links to it
 		Network:     protocol.NetworkNamespace,
+		BareNetwork: protocol.BareNamespace,
 	}
 }
 
@@ -54,15 +57,17 @@ type Agent struct {
 	streams *streams
 	calls   calls
 	network *network.Network
+	server  *ttrpc.Server
 	session atomic.Pointer[yamux.Session]
+	guard   int // descriptor of the program that keepGuard has kept, or 0
 
 	mu         sync.Mutex
 	containers map[string]*container
 	memory     map[string]bool // the tmpfs mounts that were made
 }
 
-// New returns an agent, with a network namespace for the containers. From now on it reaps every child of this process:
-// nothing else in it may wait for one.
+// New returns an agent, with its directories and network namespaces for the containers. From now on it reaps every child
+// of this process: nothing else in it may wait for one.
 func New(config Config) (*Agent, error) {
 	a := &Agent{
 		config:     config,
@@ -71,8 +76,17 @@ func New(config Config) (*Agent, error) {
 		containers: map[string]*container{},
 		memory:     map[string]bool{},
 	}
+	for _, dir := range []string{config.Share, config.Bundles, config.Scratch} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
+	}
 	var err error
-	if a.network, err = network.New(config.Network, a.dialHost); err != nil {
+	if a.server, err = ttrpc.NewServer(); err != nil {
+		return nil, err
+	}
+	protocol.RegisterAgentService(a.server, a)
+	if a.network, err = network.New(config.Network, config.BareNetwork, a.dialHost); err != nil {
 		return nil, err
 	}
 	a.reaper = newReaper()
@@ -87,14 +101,9 @@ func (a *Agent) Serve(port io.ReadWriteCloser) error {
 	}
 	defer session.Close()
 	a.session.Store(session)
-	server, err := ttrpc.NewServer()
-	if err != nil {
-		return fmt.Errorf("start session: %w", err)
-	}
-	protocol.RegisterAgentService(server, a)
 	control := &listener{conns: make(chan net.Conn), done: make(chan struct{})}
 	defer close(control.done)
-	go server.Serve(context.Background(), control)
+	go a.server.Serve(context.Background(), control)
 	for {
 		conn, err := session.AcceptStream()
 		if errors.Is(err, io.EOF) {

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -39,46 +38,27 @@ type container struct {
 	deleted bool
 }
 
-// spec is what the agent wants to know of a config.json.
-type spec struct {
-	Process struct {
-		Terminal bool
-		Args     []string
+// check says what is wrong with a request to create a container.
+func check(r *protocol.CreateRequest) error {
+	if id := r.ContainerId; id == "" || id == "." || id == ".." || strings.ContainsAny(id, "/\x00") {
+		return status.Errorf(codes.InvalidArgument, "invalid container id %q", id)
 	}
-	Linux struct {
-		CgroupsPath string
+	if r.Program == nil {
+		return status.Error(codes.InvalidArgument, "not a program that can be run")
 	}
-	Hooks struct {
-		StartContainer []struct{ Path string }
+	if path := r.Cgroup; !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" {
+		return status.Errorf(codes.InvalidArgument, "no usable cgroup: %q", path)
 	}
-}
-
-func parseSpec(data []byte) (spec, error) {
-	var s spec
-	if err := json.Unmarshal(data, &s); err != nil {
-		return s, status.Errorf(codes.InvalidArgument, "parse spec: %v", err)
-	}
-	if len(s.Process.Args) == 0 {
-		return s, status.Error(codes.InvalidArgument, "spec has no process.args")
-	}
-	path := s.Linux.CgroupsPath
-	if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" {
-		return s, status.Errorf(codes.InvalidArgument, "spec has no usable linux.cgroupsPath: %q", path)
-	}
-	return s, nil
+	return nil
 }
 
 // Create implements protocol.AgentService.
 func (a *Agent) Create(ctx context.Context, r *protocol.CreateRequest) (*protocol.CreateResponse, error) {
-	id := r.ContainerId
-	if id == "" || id == "." || id == ".." || strings.ContainsAny(id, "/\x00") {
-		return nil, status.Errorf(codes.InvalidArgument, "invalid container id %q", id)
-	}
-	spec, err := parseSpec(r.Spec)
-	if err != nil {
+	if err := check(r); err != nil {
 		return nil, err
 	}
-	c := &container{id: id, cgroup: spec.Linux.CgroupsPath, execs: map[string]*process{}}
+	id := r.ContainerId
+	c := &container{id: id, cgroup: r.Cgroup, execs: map[string]*process{}}
 	a.mu.Lock()
 	if a.containers[id] != nil {
 		a.mu.Unlock()
@@ -87,7 +67,7 @@ func (a *Agent) Create(ctx context.Context, r *protocol.CreateRequest) (*protoco
 	a.containers[id] = c
 	a.mu.Unlock()
 
-	p, err := a.create(ctx, c, r, spec)
+	p, err := a.create(ctx, c, r)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err != nil {
@@ -102,7 +82,7 @@ func (a *Agent) Create(ctx context.Context, r *protocol.CreateRequest) (*protoco
 }
 
 // create runs the runtime's create, and leaves nothing behind when it fails.
-func (a *Agent) create(ctx context.Context, c *container, r *protocol.CreateRequest, spec spec) (_ *process, err error) {
+func (a *Agent) create(ctx context.Context, c *container, r *protocol.CreateRequest) (_ *process, err error) {
 	bundle := filepath.Join(a.config.Bundles, c.id)
 	if err := os.Mkdir(bundle, 0o700); err != nil {
 		return nil, fmt.Errorf("make bundle: %w", err)
@@ -112,15 +92,20 @@ func (a *Agent) create(ctx context.Context, c *container, r *protocol.CreateRequ
 			os.RemoveAll(bundle)
 		}
 	}()
-	config, err := withHomeInSpec(r.Spec)
+	config, err := withHome(r.Spec, r.Program.Home, r.Root)
 	if err != nil {
 		return nil, err
 	}
-	later := late{arg0: spec.Process.Args[0], output: filepath.Join(bundle, "hooks")}
-	for _, hook := range spec.Hooks.StartContainer {
-		later.hooks = append(later.hooks, hook.Path)
-	}
+	later := late{arg0: r.Program.Command, hooks: r.StartContainerHooks, output: filepath.Join(bundle, "hooks")}
 	if config, err = later.withHookOutput(config); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			unix.Rmdir(filepath.Join(a.config.Cgroups, c.cgroup))
+		}
+	}()
+	if config, err = a.withGuard(config, c.cgroup); err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(filepath.Join(bundle, "config.json"), config, 0o600); err != nil {
@@ -131,16 +116,15 @@ func (a *Agent) create(ctx context.Context, c *container, r *protocol.CreateRequ
 	}
 	call := a.newCall()
 	defer call.remove()
-	io, err := openStdio(r.Streams, spec.Process.Terminal)
+	io, err := openStdio(r.Streams, r.Program.Terminal)
 	if err != nil {
 		return nil, err
 	}
-	left, err := call.spawn(ctx, io, spec.Process.Terminal, later, []string{"create", "--bundle=" + bundle}, c.id)
+	left, err := call.spawn(ctx, io, r.Program.Terminal, later, []string{"create", "--bundle=" + bundle}, c.id)
 	if err != nil {
 		io.close()
 		// What the runtime leaves when it was killed. Its own error is the one to report.
 		_ = a.quiet(context.Background(), "delete", "--force", c.id)
-		unix.Rmdir(filepath.Join(a.config.Cgroups, c.cgroup))
 		return nil, err
 	}
 	return newProcess(left), nil
@@ -153,6 +137,7 @@ func (a *Agent) lastOfInit(c *container, answer *protocol.WaitResponse) {
 		answer.Signal = uint32(c.init.killer)
 	}
 	c.mu.Unlock()
+	answer.OomKills = a.oomKills(c)
 	if share, err := unix.Open(a.config.Share, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
 		// A host that does not take the bytes any more is not told so here: the exit is what it wants to know.
 		_ = unix.Syncfs(share)
@@ -250,6 +235,24 @@ func (a *Agent) Start(ctx context.Context, r *protocol.StartRequest) (*protocol.
 	}
 }
 
+// release does what the runtime's start does, and spares the guest a process: the init that create has left waits for a
+// byte from a named pipe (crun, libcrun_status_write_exec_fifo in src/libcrun/status.c).
+func (a *Agent) release(id string) error {
+	path := filepath.Join(a.config.RuntimeRoot, id, "exec.fifo")
+	fifo, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil { // ENXIO: nobody waits any more
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	defer unix.Close(fifo)
+	if err := unix.Unlink(path); err != nil {
+		return fmt.Errorf("remove %s: %w", path, err)
+	}
+	if _, err := unix.Write(fifo, []byte{0}); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
 // letGo lets the container's init go on, to the startContainer hooks and then its program.
 func (a *Agent) letGo(ctx context.Context, id string) (*container, error) {
 	c, release, err := a.hold(id)
@@ -263,7 +266,7 @@ func (a *Agent) letGo(ctx context.Context, id string) (*container, error) {
 	if c.started {
 		return nil, status.Error(codes.FailedPrecondition, "cannot start an already running container")
 	}
-	if err := a.quiet(ctx, "start", c.id); err != nil {
+	if err := a.release(c.id); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()

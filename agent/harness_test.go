@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/hyper-runtime/hyper/agent"
@@ -89,6 +90,7 @@ func newGuest(t *testing.T) *guest {
 		Cgroups:     "/sys/fs/cgroup/pids", // a v1 host: one hierarchy stands for the tree
 		MachineID:   filepath.Join(dir, "machine-id"),
 		Network:     filepath.Join(dir, "network"),
+		BareNetwork: filepath.Join(dir, "network.bare"),
 	}
 	text, err := json.Marshal(config)
 	if err != nil {
@@ -244,11 +246,40 @@ func (g *guest) stream(number uint32) *client.Stream {
 	return s
 }
 
+// createRequest asks for the container of a config.json.
+func (g *guest) createRequest(id string, config []byte, streams *protocol.Streams) *protocol.CreateRequest {
+	g.t.Helper()
+	var spec specs.Spec
+	if err := json.Unmarshal(config, &spec); err != nil {
+		g.t.Fatal(err)
+	}
+	r := &protocol.CreateRequest{
+		ContainerId: id, Spec: config, Streams: streams, Root: spec.Root.Path, Cgroup: spec.Linux.CgroupsPath,
+		Program: &protocol.Program{Command: spec.Process.Args[0], Terminal: spec.Process.Terminal},
+	}
+	if spec.Hooks != nil {
+		for _, hook := range spec.Hooks.StartContainer {
+			r.StartContainerHooks = append(r.StartContainerHooks, hook.Path)
+		}
+	}
+	return r
+}
+
+// execRequest asks for one more process.
+func (g *guest) execRequest(id, exec string, p object, streams *protocol.Streams) *protocol.ExecRequest {
+	g.t.Helper()
+	terminal, _ := p["terminal"].(bool)
+	return &protocol.ExecRequest{
+		ContainerId: id, ExecId: exec, Process: encode(g.t, p), Streams: streams,
+		Program: &protocol.Program{Command: p["args"].([]string)[0], Terminal: terminal},
+	}
+}
+
 // create creates a container with open streams.
 func (g *guest) create(id string, p object) *ends {
 	g.t.Helper()
 	e := g.open()
-	if _, err := g.Create(g.ctx, &protocol.CreateRequest{ContainerId: id, Spec: g.spec(id, p), Streams: e.numbers}); err != nil {
+	if _, err := g.Create(g.ctx, g.createRequest(id, g.spec(id, p), e.numbers)); err != nil {
 		g.t.Fatalf("create %s: %v", id, err)
 	}
 	return e
@@ -273,7 +304,7 @@ func (g *guest) run(id string, args ...string) *ends {
 func (g *guest) exec(id, exec string, p object) *ends {
 	g.t.Helper()
 	e := g.open()
-	r := &protocol.ExecRequest{ContainerId: id, ExecId: exec, Process: encode(g.t, p), Streams: e.numbers}
+	r := g.execRequest(id, exec, p, e.numbers)
 	if _, err := g.Exec(g.ctx, r); err != nil {
 		g.t.Fatalf("exec %s in %s: %v", exec, id, err)
 	}

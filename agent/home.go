@@ -12,60 +12,30 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/hyper-runtime/hyper/agent/protocol"
 )
 
 // maxPasswd is how much of a container's /etc/passwd is read, in bytes.
 const maxPasswd = 1 << 20
 
-// withHome returns the OCI process with HOME in its environment, if it is not there or empty where it is set last. The
-// runtime would look it up in the container's /etc/passwd itself, and wait for ever where that is a FIFO; and it would
-// keep an empty one, which runc does not.
-func withHome(process json.RawMessage, root string) (json.RawMessage, error) {
-	var known struct {
-		Env  []string
-		User struct{ UID uint32 }
+// withHome returns the JSON with the user's home directory where the host has left a place for it. The runtime would
+// look it up in the container's /etc/passwd itself, and wait for ever where that is a FIFO; and it would keep an empty one,
+// which runc does not.
+func withHome(text []byte, home *protocol.Home, root string) ([]byte, error) {
+	if home == nil {
+		return text, nil
 	}
-	fields := map[string]json.RawMessage{}
-	if err := json.Unmarshal(process, &known); err != nil {
-		return nil, fmt.Errorf("parse process: %w", err)
+	if int(home.Offset) > len(text) {
+		return nil, status.Errorf(codes.InvalidArgument, "home directory at %d of %d bytes", home.Offset, len(text))
 	}
-	home := ""
-	isHome := func(e string) bool { return strings.HasPrefix(e, "HOME=") }
-	for _, e := range known.Env {
-		if isHome(e) {
-			home = e
-		}
-	}
-	if len(home) > len("HOME=") {
-		return process, nil
-	}
-	if err := json.Unmarshal(process, &fields); err != nil {
-		return nil, fmt.Errorf("parse process: %w", err)
-	}
-	env, err := json.Marshal(append(slices.DeleteFunc(known.Env, isHome), "HOME="+homeOf(root, known.User.UID)))
+	dir, err := json.Marshal(homeOf(root, home.Uid))
 	if err != nil {
-		return nil, fmt.Errorf("encode environment: %w", err)
+		return nil, fmt.Errorf("encode home directory: %w", err)
 	}
-	fields["env"] = env
-	return json.Marshal(fields)
-}
-
-// withHomeInSpec does the same to the process of a config.json.
-func withHomeInSpec(spec []byte) ([]byte, error) {
-	fields := map[string]json.RawMessage{}
-	if err := json.Unmarshal(spec, &fields); err != nil {
-		return nil, fmt.Errorf("parse spec: %w", err)
-	}
-	var root struct{ Path string }
-	if err := json.Unmarshal(fields["root"], &root); err != nil {
-		return nil, fmt.Errorf("parse spec: %w", err)
-	}
-	process, err := withHome(fields["process"], root.Path)
-	if err != nil {
-		return nil, err
-	}
-	fields["process"] = process
-	return json.Marshal(fields)
+	return slices.Concat(text[:home.Offset], dir[1:len(dir)-1], text[home.Offset:]), nil
 }
 
 // homeOf is the home directory of a user as the passwd(5) of the root file system has it, or "/", as runc and crun have

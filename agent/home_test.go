@@ -1,13 +1,13 @@
 package agent
 
 import (
-	"encoding/json"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hyper-runtime/hyper/agent/protocol"
 )
 
 func TestHomeOf(t *testing.T) {
@@ -44,20 +44,27 @@ func TestHomeOf(t *testing.T) {
 }
 
 func TestWithHome(t *testing.T) {
-	for process, want := range map[string]string{
-		`{"env":["A=b"],"args":["x"],"user":{"uid":3},"umask":18446744073709551615}`: `"env":["A=b","HOME=/"]`,
-		`{"env":["HOME=/kept"]}`:          `"env":["HOME=/kept"]`,
-		`{"env":["HOME=","HOME=/last"]}`:  `"env":["HOME=","HOME=/last"]`,
-		`{"env":["HOME="]}`:               `"env":["HOME=/"]`,
-		`{"env":["HOME=/first","HOME="]}`: `"env":["HOME=/"]`,
-		`{}`:                              `"env":["HOME=/"]`,
-	} {
-		got, err := withHome(json.RawMessage(process), t.TempDir())
-		if err != nil || !strings.Contains(string(got), want) {
-			t.Errorf("%s becomes %s, %v; want %s in it", process, got, err, want)
+	root := t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const passwd = "a:x:1:1::/home/a:\nb:x:2:2::/x\",\"LD_PRELOAD=/y\\\x01:\n"
+	if err := os.WriteFile(filepath.Join(root, "etc/passwd"), []byte(passwd), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	const before, after = `{"env":["HOME=`, `"],"umask":18446744073709551615}`
+	for uid, want := range map[uint32]string{1: `/home/a`, 2: `/x\",\"LD_PRELOAD=/y\\\u0001`, 3: "/"} {
+		got, err := withHome([]byte(before+after), &protocol.Home{Offset: uint32(len(before)), Uid: uid}, root)
+		if err != nil || string(got) != before+want+after {
+			t.Errorf("with the home of %d: %s, %v; want %s in it", uid, got, err, want)
 		}
-		if strings.Contains(process, "umask") && !strings.Contains(string(got), "18446744073709551615") {
-			t.Errorf("%s has lost a number: %s", process, got)
+	}
+	if got, err := withHome([]byte(before+after), nil, root); err != nil || string(got) != before+after {
+		t.Errorf("without a place for it: %s, %v", got, err)
+	}
+	for _, offset := range []uint32{3, 1<<32 - 1} {
+		if got, err := withHome([]byte("{}"), &protocol.Home{Offset: offset}, root); err == nil {
+			t.Errorf("behind the end: %s", got)
 		}
 	}
 }

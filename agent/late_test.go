@@ -35,13 +35,13 @@ func TestProgramThatCannotRun(t *testing.T) {
 			p["terminal"], e.numbers.PlainNewlines = test.terminal, test.plain
 			var end *protocol.WaitResponse
 			if test.exec {
-				if _, err := g.Exec(g.ctx, &protocol.ExecRequest{ContainerId: "c", ExecId: "x", Process: encode(t, p), Streams: e.numbers}); err != nil {
+				if _, err := g.Exec(g.ctx, g.execRequest("c", "x", p, e.numbers)); err != nil {
 					t.Fatal(err)
 				}
 				end = g.wait("c", "x")
 				defer g.delete("c", "x")
 			} else {
-				if _, err := g.Create(g.ctx, &protocol.CreateRequest{ContainerId: "d", Spec: g.spec("d", p), Streams: e.numbers}); err != nil {
+				if _, err := g.Create(g.ctx, g.createRequest("d", g.spec("d", p), e.numbers)); err != nil {
 					t.Fatal(err)
 				}
 				g.start("d")
@@ -77,7 +77,7 @@ func (g *guest) hooked(id string, p object, scripts ...string) *ends {
 	spec["hooks"] = object{"startContainer": hooks}
 	spec["annotations"] = object{"a": "b"}
 	e := g.open()
-	if _, err := g.Create(g.ctx, &protocol.CreateRequest{ContainerId: id, Spec: encode(g.t, spec), Streams: e.numbers}); err != nil {
+	if _, err := g.Create(g.ctx, g.createRequest(id, encode(g.t, spec), e.numbers)); err != nil {
 		g.t.Fatal(err)
 	}
 	return e

@@ -28,7 +28,7 @@ func (g *guest) netSpec(id string, sysctl map[string]string, args ...string) []b
 func (g *guest) shell(id string, sysctl map[string]string, script string) string {
 	g.t.Helper()
 	e := g.open()
-	r := &protocol.CreateRequest{ContainerId: id, Spec: g.netSpec(id, sysctl, "sh", "-c", script), Streams: e.numbers}
+	r := g.createRequest(id, g.netSpec(id, sysctl, "sh", "-c", script), e.numbers)
 	if _, err := g.Create(g.ctx, r); err != nil {
 		g.t.Fatal(err)
 	}

@@ -2,9 +2,9 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
@@ -64,11 +64,7 @@ func (p *process) hasExited() bool {
 
 // Exec implements protocol.AgentService.
 func (a *Agent) Exec(ctx context.Context, r *protocol.ExecRequest) (*protocol.ExecResponse, error) {
-	var want struct {
-		Terminal bool
-		Args     []string
-	}
-	if err := json.Unmarshal(r.Process, &want); err != nil || len(want.Args) == 0 || r.ExecId == "" {
+	if r.Program == nil || r.ExecId == "" {
 		return nil, status.Error(codes.InvalidArgument, "not a process that can be run")
 	}
 	c, err := a.container(r.ContainerId)
@@ -78,7 +74,7 @@ func (a *Agent) Exec(ctx context.Context, r *protocol.ExecRequest) (*protocol.Ex
 	if err := c.reserve(r.ExecId); err != nil {
 		return nil, err
 	}
-	p, err := a.exec(ctx, c, r, want.Terminal, want.Args[0])
+	p, err := a.exec(ctx, c, r)
 	if err != nil {
 		c.setExec(r.ExecId, nil)
 		a.dropStreams(r.Streams)
@@ -94,21 +90,21 @@ func (a *Agent) Exec(ctx context.Context, r *protocol.ExecRequest) (*protocol.Ex
 	return &protocol.ExecResponse{Pid: uint32(p.pid)}, nil
 }
 
-func (a *Agent) exec(ctx context.Context, c *container, r *protocol.ExecRequest, terminal bool, arg0 string) (*process, error) {
+func (a *Agent) exec(ctx context.Context, c *container, r *protocol.ExecRequest) (*process, error) {
 	call := a.newCall()
 	defer call.remove()
-	raw, err := withHome(r.Process, fmt.Sprintf("/proc/%d/root", c.init.pid))
+	raw, err := withHome(r.Process, r.Program.Home, "/proc/"+strconv.Itoa(c.init.pid)+"/root")
 	if err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(call.file("json"), raw, 0o600); err != nil {
 		return nil, fmt.Errorf("write process: %w", err)
 	}
-	io, err := openStdio(r.Streams, terminal)
+	io, err := openStdio(r.Streams, r.Program.Terminal)
 	if err != nil {
 		return nil, err
 	}
-	left, err := call.spawn(ctx, io, terminal, late{arg0: arg0}, []string{"exec", "--detach", "--process=" + call.file("json")}, c.id)
+	left, err := call.spawn(ctx, io, r.Program.Terminal, late{arg0: r.Program.Command}, []string{"exec", "--detach", "--process=" + call.file("json")}, c.id)
 	if err != nil {
 		io.close()
 		return nil, err

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"os/signal"
 	"strconv"
@@ -92,7 +91,7 @@ func nextExit() (int, error) {
 // be closed on exec (fs/exec.c, begin_new_exec).
 func isCopy(pid int) bool {
 	const forkNoExec, flags = 0x40, 6 // the field's place behind the name, which may be anything
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return false
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -34,6 +35,11 @@ func rehearsing() bool {
 
 // rehearsalRoot is where the guest's own root is mounted for the rehearsal: the runtime cannot leave it where it is.
 const rehearsalRoot = "/run/rehearsal"
+
+const (
+	rehearsalCgroup = "/hyper/rehearsal"
+	noHome          = "HOME=" // what the home directory is missing in
+)
 
 // rehearse goes once through all that a start does, with a container of the guest's own root. What is done for the
 // first time only (Go's types and buffers, the kernel's caches and patched branches, crun's pages) is then part of the
@@ -104,7 +110,14 @@ func (a *Agent) play(conn io.ReadWriteCloser, share *protocol.Share) error {
 		return err
 	}
 	const id = "rehearsal"
-	if _, err := agent.Create(ctx, &protocol.CreateRequest{ContainerId: id, Spec: spec, Streams: streams}); err != nil {
+	create := &protocol.CreateRequest{
+		ContainerId: id, Spec: spec, Streams: streams, Root: rehearsalRoot, Cgroup: rehearsalCgroup,
+		Program: &protocol.Program{Command: "/bin/crun", Home: &protocol.Home{Offset: uint32(bytes.Index(spec, []byte(noHome)) + len(noHome))}},
+	}
+	if _, err := agent.Create(ctx, create); err != nil {
+		return err
+	}
+	if err := a.keepGuard(rehearsalCgroup); err != nil {
 		return err
 	}
 	if _, err := agent.Start(ctx, &protocol.StartRequest{ContainerId: id}); err != nil {
@@ -166,7 +179,7 @@ func rehearsalSpec(network string) *specs.Spec {
 		Version: "1.0.2",
 		Root:    &specs.Root{Path: rehearsalRoot, Readonly: true},
 		Process: &specs.Process{
-			Args: []string{"/bin/crun", "--version"}, Cwd: "/", Env: []string{"PATH=/bin"}, NoNewPrivileges: true,
+			Args: []string{"/bin/crun", "--version"}, Cwd: "/", Env: []string{"PATH=/bin", noHome}, NoNewPrivileges: true,
 			Capabilities: &specs.LinuxCapabilities{Bounding: capabilities, Effective: capabilities, Permitted: capabilities},
 			Rlimits:      []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: 1024, Soft: 1024}},
 		},
@@ -182,7 +195,7 @@ func rehearsalSpec(network string) *specs.Spec {
 			mount("cgroup", "/sys/fs/cgroup", "nosuid", "noexec", "nodev", "relatime", "ro"),
 		},
 		Linux: &specs.Linux{
-			CgroupsPath: "/hyper/rehearsal",
+			CgroupsPath: rehearsalCgroup,
 			Resources: &specs.LinuxResources{
 				Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}},
 				Pids:    &specs.LinuxPids{Limit: &pids},

@@ -151,7 +151,7 @@ func TestTerminal(t *testing.T) {
 	p["terminal"], p["consoleSize"] = true, object{"width": 100, "height": 30}
 	e := g.open()
 	e.numbers.Stderr = 0
-	if _, err := g.Create(g.ctx, &protocol.CreateRequest{ContainerId: "c", Spec: g.spec("c", p), Streams: e.numbers}); err != nil {
+	if _, err := g.Create(g.ctx, g.createRequest("c", g.spec("c", p), e.numbers)); err != nil {
 		t.Fatal(err)
 	}
 	g.start("c")
@@ -282,7 +282,7 @@ func TestPause(t *testing.T) {
 	}
 	_, err = g.Pause(g.ctx, pause)
 	want(t, err, codes.FailedPrecondition, "container already paused")
-	_, err = g.Exec(g.ctx, &protocol.ExecRequest{ContainerId: "c", ExecId: "x", Process: encode(t, process("true"))})
+	_, err = g.Exec(g.ctx, g.execRequest("c", "x", process("true"), nil))
 	want(t, err, codes.FailedPrecondition, "cannot exec in a paused container")
 	if _, err := g.Resume(g.ctx, resume); err != nil {
 		t.Fatal(err)
@@ -306,7 +306,7 @@ func TestUpdate(t *testing.T) {
 func TestStates(t *testing.T) {
 	g := newGuest(t)
 	g.create("c", process("true"))
-	_, err := g.Create(g.ctx, &protocol.CreateRequest{ContainerId: "c", Spec: g.spec("c", process("true"))})
+	_, err := g.Create(g.ctx, g.createRequest("c", g.spec("c", process("true")), nil))
 	want(t, err, codes.AlreadyExists, "container with given ID already exists")
 	_, err = g.Resize(g.ctx, &protocol.ResizeRequest{ContainerId: "c"})
 	want(t, err, codes.FailedPrecondition, "process has no terminal")
@@ -314,7 +314,7 @@ func TestStates(t *testing.T) {
 	g.wait("c", "")
 	_, err = g.Start(g.ctx, &protocol.StartRequest{ContainerId: "c"})
 	want(t, err, codes.FailedPrecondition, "cannot start a container that has stopped")
-	_, err = g.Exec(g.ctx, &protocol.ExecRequest{ContainerId: "c", ExecId: "x", Process: encode(t, process("true"))})
+	_, err = g.Exec(g.ctx, g.execRequest("c", "x", process("true"), nil))
 	want(t, err, codes.FailedPrecondition, "cannot exec in a stopped container")
 	_, err = g.Pause(g.ctx, &protocol.PauseRequest{ContainerId: "c"})
 	want(t, err, codes.FailedPrecondition, "container not running")
@@ -322,7 +322,7 @@ func TestStates(t *testing.T) {
 	want(t, err, codes.NotFound, "exec process does not exist")
 	want(t, g.kill("other", "", 9), codes.NotFound, "container does not exist")
 	for _, id := range []string{"", ".", "..", "a/b"} {
-		_, err := g.Create(g.ctx, &protocol.CreateRequest{ContainerId: id, Spec: g.spec("c", process("true"))})
+		_, err := g.Create(g.ctx, g.createRequest(id, g.spec("c", process("true")), nil))
 		want(t, err, codes.InvalidArgument, fmt.Sprintf("invalid container id %q", id))
 	}
 	g.run("d", "sleep", "1000")
@@ -348,16 +348,16 @@ func TestCommandsThatCannotRun(t *testing.T) {
 	}
 	for _, test := range tests {
 		e := g.open()
-		_, err := g.Create(g.ctx, &protocol.CreateRequest{ContainerId: "x", Spec: g.spec("x", process(test.command)), Streams: e.numbers})
+		_, err := g.Create(g.ctx, g.createRequest("x", g.spec("x", process(test.command)), e.numbers))
 		want(t, err, codes.Unknown, test.text)
 		gone(t, e)
 		e = g.open()
-		_, err = g.Exec(g.ctx, &protocol.ExecRequest{ContainerId: "c", ExecId: "x", Process: encode(t, process(test.command)), Streams: e.numbers})
+		_, err = g.Exec(g.ctx, g.execRequest("c", "x", process(test.command), e.numbers))
 		want(t, err, codes.Unknown, test.text)
 		gone(t, e)
 		p := process(test.command)
 		p["terminal"] = true
-		_, err = g.Exec(g.ctx, &protocol.ExecRequest{ContainerId: "c", ExecId: "x", Process: encode(t, p)})
+		_, err = g.Exec(g.ctx, g.execRequest("c", "x", p, nil))
 		want(t, err, codes.Unknown, test.text)
 	}
 }
@@ -403,5 +403,27 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 	if after := count(); after != before {
 		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
+
+// Whoever waits for OOM kills is told when there can be no more.
+func TestAwaitOOMUntilExit(t *testing.T) {
+	g := newGuest(t)
+	_, err := g.AwaitOOM(g.ctx, &protocol.AwaitOOMRequest{ContainerId: "c"})
+	want(t, err, codes.NotFound, "container does not exist")
+	g.run("c", "sleep", "1000")
+	answered := make(chan error)
+	go func() {
+		r, err := g.AwaitOOM(g.ctx, &protocol.AwaitOOMRequest{ContainerId: "c"})
+		if err == nil && (r.OomKills != 0 || g.wait("c", "").Signal != uint32(unix.SIGKILL)) {
+			err = fmt.Errorf("answer %v", r)
+		}
+		answered <- err
+	}()
+	if err := g.kill("c", "", unix.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	if err := <-answered; err != nil {
+		t.Error(err)
 	}
 }

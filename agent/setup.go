@@ -33,11 +33,6 @@ func (a *Agent) Setup(_ context.Context, r *protocol.SetupRequest) (*protocol.Se
 			return nil, fmt.Errorf("write machine id: %w", err)
 		}
 	}
-	for _, dir := range []string{a.config.Share, a.config.Bundles, a.config.Scratch} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, err
-		}
-	}
 	if s := r.Share; s != nil {
 		if err := unix.Mount(s.Tag, a.config.Share, s.Type, 0, s.Options); err != nil {
 			return nil, fmt.Errorf("mount %s share %q with %q: %w", s.Type, s.Tag, s.Options, err)

@@ -55,6 +55,23 @@ func (a *Agent) Stats(ctx context.Context, r *protocol.StatsRequest) (*protocol.
 	return &protocol.StatsResponse{Files: files, Exited: exited}, err
 }
 
+// AwaitOOM implements protocol.AgentService.
+func (a *Agent) AwaitOOM(ctx context.Context, r *protocol.AwaitOOMRequest) (*protocol.AwaitOOMResponse, error) {
+	c, err := a.container(r.ContainerId)
+	if err != nil {
+		return nil, err
+	}
+	if err := awaitOOM(ctx, filepath.Join(a.config.Cgroups, c.cgroup), r.Known, c.init.exited); err != nil {
+		return nil, err
+	}
+	return &protocol.AwaitOOMResponse{OomKills: a.oomKills(c)}, nil
+}
+
+// oomKills is how many processes of the container were killed because there was no memory.
+func (a *Agent) oomKills(c *container) uint64 {
+	return oomKills(filepath.Join(a.config.Cgroups, c.cgroup, "memory.events"))
+}
+
 // readStats reads statsFiles in a cgroup. What is not there, or is switched off in the kernel, is left out.
 func readStats(dir string) (map[string][]byte, error) {
 	entries, err := os.ReadDir(dir)

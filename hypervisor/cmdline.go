@@ -99,10 +99,6 @@ func (m Machine) Args(b Backends) []string {
 			virtio("virtio-balloon", "balloon", balloonSlot, "free-page-reporting", "on", "deflate-on-oom", "on"))
 	}
 	if m.Arch == AMD64 {
-		// It is an ACPI device, and virt has ACPI only with a firmware, which a direct kernel boot goes without.
-		args = append(args, "-device", option("vmgenid", "id", "generation", "guid", "auto"))
-	}
-	if m.Arch == AMD64 {
 		// Hot-plug by ACPI: an unplug takes milliseconds. PCI Express' own has the guest wait for five seconds, in case that
 		// somebody presses the slot's button again (PCI Express Base Specification 3.0, 6.7.1.5).
 		args = append(args, "-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on")
@@ -195,6 +191,11 @@ func (m Machine) kernelArgs(role Role) string {
 		"cryptomgr.notests",
 		// Namespaces wait for RCU, and with one or two vCPUs it costs nothing to hurry it: half the time of a container's.
 		"rcupdate.rcu_expedited=1",
+	}
+	if m.Accel == TCG {
+		// What the kernel does not know is init's environment. The agent is of Go, whose runtime interrupts what has run for
+		// 10 ms by a signal: under TCG that is much of what the agent does for the first time.
+		args = append(args, "GODEBUG=asyncpreemptoff=1")
 	}
 	if m.Arch == AMD64 {
 		args = append(args, "reboot=t") // a triple fault needs no device to work

@@ -98,6 +98,28 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+func TestNames(t *testing.T) {
+	for name, want := range map[string]bool{
+		"q35": true, "pc-q35-7.2": true, "pc-q35-": false, "pc": false, "q35 ": false, "pc-q35-7,x": false, "virt-7.2": false,
+	} {
+		if got := isMachineType(AMD64, name); got != want {
+			t.Errorf("machine type %q: %t", name, got)
+		}
+	}
+	if !isMachineType(ARM64, "virt-7.2") || isMachineType(ARM64, "q35") {
+		t.Error("machine types of arm64")
+	}
+	for name, want := range map[string]bool{
+		"max": true, "Cascadelake-Server-v2,+vmx,-la57": true, "qemu64,level=30": true, "max,x=": true, "max,a.b_c=d-e": true,
+		"": false, "-max": false, "max,": false, "max,+": false, "max,+-x": false, "max,=on": false, "max,x=y=z": false,
+		"max=on": false, "max,x=é": false, "max,.x": false,
+	} {
+		if got := isCPUModel(name); got != want {
+			t.Errorf("CPU model %q: %t", name, got)
+		}
+	}
+}
+
 func TestLaunchChecksTheShare(t *testing.T) {
 	m := Machine{Arch: AMD64, Accel: TCG, QEMU: "qemu", VCPUs: 1, MemoryMiB: 64, Kernel: "/vmlinux"}
 	for _, share := range []string{"", "relative", "/a\nb", "/a\x00b"} {

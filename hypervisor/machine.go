@@ -3,7 +3,6 @@ package hypervisor
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 )
 
@@ -42,7 +41,7 @@ const MaxPorts = 32
 
 // Machine describes a VM: all that the guest can see, and nothing else, so that equal machines have equal guests.
 // Besides what the fields say, each has one 9p share, one NIC, a virtio-serial controller with the agent's port, a
-// random number device, a serial console, and on amd64 a VM generation id.
+// random number device, and a serial console.
 type Machine struct {
 	Arch  Arch
 	Accel Accel
@@ -51,7 +50,7 @@ type Machine struct {
 	// Type is QEMU's machine type. Empty means q35 on amd64, virt on arm64; versioned names (pc-q35-7.2) are taken too.
 	//
 	// Why not pc: its PCI has no root ports, hence neither native hot-plug nor PCIe devices for VFIO. Why not microvm:
-	// it has no slots for hot-plug, no vmgenid, and under TCG no timer that a kernel could measure the TSC with.
+	// it has no slots for hot-plug, and under TCG no timer that a kernel could measure the TSC with.
 	Type string
 	// CPUModel is the value of -cpu. Empty means the host's processor with KVM, all that can be emulated with TCG.
 	CPUModel string
@@ -78,29 +77,52 @@ type Machine struct {
 // Queues returns how many queue pairs each NIC of the machine has: so many taps' descriptors its NIC wants.
 func (m Machine) Queues() int { return min(m.VCPUs, MaxQueues) }
 
-var (
-	typePattern = map[Arch]*regexp.Regexp{
-		AMD64: regexp.MustCompile(`^(q35|pc-q35-[0-9a-z.]+)$`),
-		ARM64: regexp.MustCompile(`^(virt|virt-[0-9a-z.]+)$`),
-	}
-	// Models and features: "max,la57=off", "Cascadelake-Server-v2,+vmx".
-	cpuPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*(,[+-]?[A-Za-z0-9][A-Za-z0-9._-]*(=[A-Za-z0-9._-]*)?)*$`)
+const (
+	lowerAlphanumeric = "abcdefghijklmnopqrstuvwxyz0123456789"
+	alphanumeric      = lowerAlphanumeric + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 )
+
+// isMachineType tells whether name is the architecture's newest machine type, as "q35", or one of its versions, as
+// "pc-q35-7.2".
+func isMachineType(arch Arch, name string) bool {
+	newest, versions := "q35", "pc-q35-"
+	if arch == ARM64 {
+		newest, versions = "virt", "virt-"
+	}
+	version, ok := strings.CutPrefix(name, versions)
+	return name == newest || ok && version != "" && strings.Trim(version, lowerAlphanumeric+".") == ""
+}
+
+// isCPUModel tells whether s is a model and its features: "max,la57=off", "Cascadelake-Server-v2,+vmx".
+func isCPUModel(s string) bool {
+	for i, part := range strings.Split(s, ",") {
+		name, value := part, ""
+		if i > 0 {
+			name, value, _ = strings.Cut(part, "=")
+			if strings.HasPrefix(name, "+") || strings.HasPrefix(name, "-") {
+				name = name[1:]
+			}
+		}
+		if name == "" || strings.IndexByte(alphanumeric, name[0]) < 0 || strings.Trim(name+value, alphanumeric+"._-") != "" {
+			return false
+		}
+	}
+	return true
+}
 
 // Validate tells the first thing in m that no QEMU could be started with.
 func (m Machine) Validate() error {
 	m = m.withDefaults()
-	pattern, ok := typePattern[m.Arch]
 	switch {
-	case !ok:
+	case m.Arch != AMD64 && m.Arch != ARM64:
 		return fmt.Errorf("machine: unknown architecture %q", m.Arch)
 	case m.Accel != KVM && m.Accel != TCG:
 		return fmt.Errorf("machine: unknown accelerator %q", m.Accel)
 	case m.QEMU == "":
 		return fmt.Errorf("machine: no QEMU binary")
-	case !pattern.MatchString(m.Type):
+	case !isMachineType(m.Arch, m.Type):
 		return fmt.Errorf("machine: type %q is not one of %s's", m.Type, m.Arch)
-	case !cpuPattern.MatchString(m.CPUModel):
+	case !isCPUModel(m.CPUModel):
 		return fmt.Errorf("machine: malformed CPU model %q", m.CPUModel)
 	case m.VCPUs < 1:
 		return fmt.Errorf("machine: %d vCPUs", m.VCPUs)

@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"sort"
 	"strings"
 	"syscall"
 	"time"
@@ -39,7 +39,7 @@ func (t Templates) List() ([]TemplateInfo, error) {
 			list = append(list, info)
 		}
 	}
-	slices.SortFunc(list, func(a, b TemplateInfo) int { return a.lastUse().Compare(b.lastUse()) })
+	sort.Slice(list, func(i, j int) bool { return list[i].lastUse().Before(list[j].lastUse()) })
 	return list, nil
 }
 

@@ -55,7 +55,7 @@ func (c *call) open(ctx context.Context, o CreateOptions) error {
 	}
 	_, err = c.Open(ctx, &api.OpenRequest{
 		Root: o.Root, ContainerId: o.ID, Config: cfg, ConsoleSocket: o.ConsoleSocket,
-		OwnTerminal: o.Foreground, Debug: o.Debug,
+		OwnTerminal: o.Foreground, Debug: o.Debug, AtOnce: o.AtOnce,
 	})
 	return err
 }

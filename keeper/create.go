@@ -31,6 +31,7 @@ type CreateOptions struct {
 	PidFile       string // written last, because callers take it as "done"; empty: none
 	ConsoleSocket string // gets the terminal's master; empty: none
 	Foreground    bool   // this process stays with the container: a terminal is our own one
+	AtOnce        bool   // the caller starts it at once
 	SystemdCgroup bool   // the host's cgroup is made by systemd
 	Config        config.Config
 	Debug         bool

@@ -58,6 +58,7 @@ type keeper struct {
 
 // Main is the life of the keeper process. It returns the status to exit with: the container's.
 func Main() int {
+	os.Unsetenv(maxProcs) // hooks get our environment, and the runtime has read it
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
 	stdio, err := takeStdio()
@@ -145,14 +146,14 @@ func (k *keeper) listen() error {
 // keep waits for the container's process, or for the end of the VM, and leaves nothing behind but the run directory
 // and its cgroup, which delete removes.
 func (k *keeper) keep() int {
-	status, reason := 0, ""
+	status, reason, oomKills := 0, "", uint64(0)
 	var exited <-chan struct{}
 	if p := k.container.Init(); p != nil {
 		exited = p.Exited()
 	}
 	select {
 	case <-exited:
-		status = k.container.Init().Status()
+		status, oomKills = k.container.Init().Status(), k.container.Init().OOMKills()
 	case <-k.sandbox.Done():
 		status, reason = sandbox.Killed, "the VM was killed"
 		if err := k.sandbox.Err(); err != nil {
@@ -163,6 +164,7 @@ func (k *keeper) keep() int {
 	k.part(partingTime)
 	k.sandbox.Kill()
 	slog.Debug("the VM has ended")
+	k.raiseOOM(&k.record, oomKills)
 	if err := k.saveEnd(status, reason); err != nil {
 		slog.Error("save state", "error", err)
 	}

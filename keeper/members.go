@@ -53,7 +53,7 @@ func (s *session) Add(ctx context.Context, r *api.AddRequest) (*api.AddResponse,
 	s.member, s.process, s.inside = m, c.Init(), m.id
 	s.addSession(s)
 	if s.process != nil {
-		go m.watch(s.process)
+		go s.watch(m, s.process)
 	}
 	return &api.AddResponse{}, m.saveStatus(specs.StateCreated)
 }
@@ -116,8 +116,9 @@ func (k *keeper) joined(m *member, spec *specs.Spec) sandbox.Joined {
 }
 
 // watch writes down the end of the member's process.
-func (m *member) watch(p *sandbox.Process) {
+func (k *keeper) watch(m *member, p *sandbox.Process) {
 	<-p.Exited()
+	k.raiseOOM(&m.record, p.OOMKills())
 	if err := m.saveEnd(p.Status(), ""); err != nil {
 		slog.Warn("save state", "container", m.id, "error", err)
 	}

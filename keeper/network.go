@@ -22,6 +22,14 @@ func (s *session) RefreshNetwork(ctx context.Context, _ *api.RefreshNetworkReque
 	return &api.RefreshNetworkResponse{}, s.sandbox.SyncNetwork(ctx)
 }
 
+// isWiredLate says whether the engine may wire the network namespace between create and start, as docker from 26 on
+// does. Others do before, and give its path, or in hooks that create runs.
+func isWiredLate(spec *specs.Spec) bool {
+	//lint:ignore SA1019 deprecated in the specification, and what docker 20.10 uses
+	hooks := spec.Hooks != nil && len(spec.Hooks.Prestart)+len(spec.Hooks.CreateRuntime) > 0
+	return oci.JoinedPath(spec, specs.NetworkNamespace) == "" && !hooks
+}
+
 // cleanNetwork takes off what a killed keeper has left in a network namespace that was not its own.
 func cleanNetwork(spec *specs.Spec) error {
 	if path := oci.JoinedPath(spec, specs.NetworkNamespace); path != "" {

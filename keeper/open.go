@@ -64,6 +64,7 @@ func (s *session) Open(ctx context.Context, r *api.OpenRequest) (*api.OpenRespon
 		BootTimeout: time.Duration(cfg.BootTimeoutSeconds) * time.Second,
 		Network:     cfg.NetworkModel,
 		OwnNetwork:  oci.JoinedPath(s.bundle.Spec, specs.NetworkNamespace) == "",
+		LateNetwork: !r.AtOnce && isWiredLate(s.bundle.Spec),
 		Log:         slog.Default(),
 	})
 	if err != nil {

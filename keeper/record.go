@@ -15,6 +15,8 @@ type record struct {
 
 	mu    sync.Mutex
 	state store.State // guarded by mu
+
+	ooms ooms
 }
 
 // body identifies the host's process that stands for the container.

@@ -17,7 +17,7 @@ import (
 // Run creates and starts a container. Detached it returns then; else it waits for the container, passes signals on to
 // it, deletes it unless keep is set, and returns its status.
 func Run(ctx context.Context, o CreateOptions, detach, keep bool) (status int, err error) {
-	o.Foreground = !detach
+	o.Foreground, o.AtOnce = !detach, true
 	c, err := Create(ctx, o)
 	if err != nil {
 		return 0, err
@@ -28,6 +28,7 @@ func Run(ctx context.Context, o CreateOptions, detach, keep bool) (status int, e
 			return 0, errors.Join(err, c.Delete(context.Background(), true))
 		}
 		defer restore()
+		ctx = context.WithoutCancel(ctx) // from here on a signal is the container's
 	}
 	if err := c.Start(ctx); err != nil {
 		return 0, errors.Join(err, c.Delete(context.Background(), true))

@@ -19,11 +19,14 @@ func (s *session) Start(ctx context.Context, r *api.StartRequest) (*api.StartRes
 		return nil, err
 	}
 	// Engines may wire the network namespace only now that there is a process in it (docker from 26 on).
-	if err := s.sandbox.SyncNetwork(ctx); err != nil {
+	if err := s.sandbox.SettleNetwork(ctx); err != nil {
 		return nil, err
 	}
 	if err := c.Start(ctx); err != nil {
 		return nil, err
+	}
+	if c.LimitsMemory() {
+		s.followOOM(s.recordOf(r.ContainerId), c)
 	}
 	return &api.StartResponse{}, s.recordOf(r.ContainerId).saveStatus(specs.StateRunning)
 }

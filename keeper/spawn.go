@@ -13,15 +13,20 @@ import (
 	"github.com/hyper-runtime/hyper/oci"
 )
 
+// maxProcs is the variable that bounds the CPUs for Go's scheduler (package runtime).
+const maxProcs = "GOMAXPROCS"
+
 // self is the running hyper binary, also when the file was replaced or lies in another mount namespace.
 const self = "/proc/self/exe"
 
-// selfCommand is a hidden verb of our own binary, in a session of its own, with nothing of ours but PATH.
+// selfCommand is a hidden verb of our own binary, in a session of its own, with nothing of ours but PATH. These processes
+// wait most of the time, so Go's scheduler gets one CPU: for each more the runtime keeps a cache of memory, on a host of 16
+// CPUs 1 MiB for each process. Measured on two CPUs, no verb and no stream is slower.
 func selfCommand(args ...string) *exec.Cmd {
 	cmd := exec.Command(self)
 	cmd.Args = append([]string{"hyper"}, args...)
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), maxProcs + "=1"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd
 }

@@ -1,9 +1,9 @@
 package network
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -112,10 +112,9 @@ func (s *scan) addLinks(links []netlink.Link) {
 
 func (s *scan) sorted() []Interface {
 	var all []Interface
-	for _, i := range s.interfaces {
-		all = append(all, *i)
+	for _, index := range slices.Sorted(maps.Keys(s.interfaces)) {
+		all = append(all, *s.interfaces[index])
 	}
-	slices.SortFunc(all, func(a, b Interface) int { return cmp.Compare(a.Index, b.Index) })
 	return all
 }
 

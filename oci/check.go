@@ -5,15 +5,11 @@ import (
 	"fmt"
 	"math"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
-
-// version matches a semantic version, https://semver.org; its first group is the major number.
-var version = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$`)
 
 // rlimits are the names that setrlimit(2) knows.
 var rlimits = []string{
@@ -71,14 +67,32 @@ func CheckProcess(p *specs.Process) error {
 }
 
 func checkVersion(spec *specs.Spec) error {
-	match := version.FindStringSubmatch(spec.Version)
-	if match == nil {
+	major, ok := majorVersion(spec.Version)
+	if !ok {
 		return fmt.Errorf("ociVersion %q is not a semantic version", spec.Version)
 	}
-	if match[1] != "1" {
+	if major != "1" {
 		return fmt.Errorf("ociVersion %s is not supported, only 1.x is", spec.Version)
 	}
 	return nil
+}
+
+// majorVersion is the first number of a semantic version, https://semver.org; ok says whether v is one.
+func majorVersion(v string) (major string, ok bool) {
+	const digits = "0123456789"
+	const identifiers = digits + "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz.-"
+	v, build, hasBuild := strings.Cut(v, "+")
+	v, pre, hasPre := strings.Cut(v, "-")
+	if hasBuild && build == "" || hasPre && pre == "" || strings.Trim(pre+build, identifiers) != "" {
+		return "", false
+	}
+	numbers := strings.Split(v, ".")
+	for _, n := range numbers {
+		if n == "" || strings.Trim(n, digits) != "" || n[0] == '0' && n != "0" {
+			return "", false
+		}
+	}
+	return numbers[0], len(numbers) == 3
 }
 
 func checkPlatform(spec *specs.Spec) error {

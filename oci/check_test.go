@@ -35,6 +35,18 @@ func TestCheckGood(t *testing.T) {
 	}
 }
 
+func TestMajorVersion(t *testing.T) {
+	for version, want := range map[string]string{
+		"1.0.2": "1", "0.10.0": "0", "12.0.0": "12", "1.0.2-dev": "1", "1.3.0-rc.1+build-5": "1", "1.0.0+a": "1",
+		"": "", "1": "", "1.0": "", "1.0.0.0": "", "01.0.0": "", "1.00.0": "", "1..0": "", "v1.0.0": "", "1.0.x": "", "-1.0.0": "",
+		"1.0.0-": "", "1.0.0+": "", "1.0.0-a+": "", "1.0.0+a+b": "", "1.0.0-ü": "", "1.0.0\n": "",
+	} {
+		if got, ok := majorVersion(version); ok != (want != "") || ok && got != want {
+			t.Errorf("%q: got %q, %t, want %q", version, got, ok, want)
+		}
+	}
+}
+
 func TestCheck(t *testing.T) {
 	number := func(n int64) *int64 { return &n }
 	tests := []struct {

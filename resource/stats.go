@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"math"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -172,8 +171,10 @@ func parseNumber(text string) (n uint64, ok bool) {
 	return n, err == nil
 }
 
-// counterName is what the kernel calls figures.
-var counterName = regexp.MustCompile(`^[a-z0-9_.]{1,64}$`)
+// isCounterName tells whether the kernel could call a figure so.
+func isCounterName(name string) bool {
+	return 0 < len(name) && len(name) <= 64 && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_.") == ""
+}
 
 // counters reads a file of lines "name number"; nil when it is missing.
 func (f *statFiles) counters(name string) map[string]uint64 {
@@ -185,7 +186,7 @@ func (f *statFiles) counters(name string) map[string]uint64 {
 	for line := range bytes.Lines(text) {
 		key, value, _ := strings.Cut(strings.TrimSpace(string(line)), " ")
 		n, ok := parseNumber(value)
-		if !ok || !counterName.MatchString(key) {
+		if !ok || !isCounterName(key) {
 			f.fail(name)
 			return nil
 		}
@@ -271,21 +272,29 @@ func (f *statFiles) blkio(b *BlkioStats) {
 	}
 }
 
-// hugetlbEvents is the file that the kernel has for each size of huge pages.
-var hugetlbEvents = regexp.MustCompile(`^hugetlb\.([0-9]{1,8}[KMG]B)\.events$`)
-
 func (f *statFiles) hugetlb(sizes map[string]HugetlbStats) {
 	for name := range f.files {
-		match := hugetlbEvents.FindStringSubmatch(name)
-		if match == nil {
+		size, ok := hugetlbSize(name)
+		if !ok {
 			continue
 		}
-		usage := "hugetlb." + match[1] + ".rsvd.current"
+		usage := "hugetlb." + size + ".rsvd.current"
 		if _, there := f.files[usage]; !there {
-			usage = "hugetlb." + match[1] + ".current"
+			usage = "hugetlb." + size + ".current"
 		}
-		sizes[match[1]] = HugetlbStats{Usage: f.number(usage), Failcnt: f.counters(name)["max"]}
+		sizes[size] = HugetlbStats{Usage: f.number(usage), Failcnt: f.counters(name)["max"]}
 	}
+}
+
+// hugetlbSize is the size in the name of the file of events that the kernel has for each size of huge pages:
+// "hugetlb.2MB.events". ok says whether it is such a file's.
+func hugetlbSize(file string) (size string, ok bool) {
+	size, before := strings.CutPrefix(file, "hugetlb.")
+	size, after := strings.CutSuffix(size, ".events")
+	number := strings.TrimRight(size, "KMGB")
+	_, err := strconv.ParseUint(number, 10, 32)
+	unit := size[len(number):]
+	return size, before && after && err == nil && (unit == "KB" || unit == "MB" || unit == "GB")
 }
 
 // psi reads two lines "some avg10=0.00 avg60=0.00 avg300=0.00 total=0" and "full ..."; nil when the file is missing.

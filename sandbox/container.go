@@ -31,6 +31,8 @@ type Container struct {
 	init    *Process // nil for a container without a process
 	pid     uint32   // of the init in the guest
 
+	limitsMemory bool
+
 	starting sync.Mutex // held by Start; an exit is made known after the start that led to it
 
 	mu     sync.Mutex
@@ -72,7 +74,7 @@ func (s *Sandbox) Create(ctx context.Context, id string, bundle *oci.Bundle, std
 		stdio.Close()
 		return nil, err
 	}
-	c := &Container{sandbox: s, id: id, status: specs.StateCreated}
+	c := &Container{sandbox: s, id: id, status: specs.StateCreated, limitsMemory: limitsMemory(bundle.Spec)}
 	if bundle.Spec.Process == nil {
 		stdio.Close()
 	} else if err := c.create(ctx, guest, stdio); err != nil {
@@ -118,17 +120,18 @@ func (s *Sandbox) prepare(ctx context.Context, id string, bundle *oci.Bundle, me
 	s.log.Debug("the share has the container's files")
 	s.wiring.addResolvConf(id, bundle)
 	s.follow.Do(s.followNetwork)
-	if err := s.syncNetwork(ctx, true); err != nil {
+	if err := s.syncNetwork(ctx, beforeCreate); err != nil {
 		return nil, errors.Join(err, s.share.Detach(id))
 	}
+	guest.enter(s.wiring.guestNamespace())
 	s.log.Debug("the guest has the network")
 	return guest, nil
 }
 
 func (c *Container) create(ctx context.Context, guest *guestContainer, stdio Stdio) error {
-	raw, err := json.Marshal(guest.spec)
+	request, err := guest.request(c.id)
 	if err != nil {
-		return fmt.Errorf("encode guest spec: %w", err)
+		return err
 	}
 	p, err := c.sandbox.newProcess(ctx, c.id, "", stdio)
 	if err != nil {
@@ -136,9 +139,8 @@ func (c *Container) create(ctx context.Context, guest *guestContainer, stdio Std
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	answer, err := c.sandbox.agent.Create(ctx, &protocol.CreateRequest{
-		ContainerId: c.id, Spec: raw, Streams: p.streams, Shm: guest.shm,
-	})
+	request.Streams = p.streams
+	answer, err := c.sandbox.agent.Create(ctx, request)
 	if err != nil {
 		p.abandon()
 		return c.sandbox.refused(err)
@@ -207,10 +209,11 @@ func (c *Container) Start(ctx context.Context) error {
 
 // Exec starts one more process in the container. Its stdio is taken over, also on error.
 func (c *Container) Exec(ctx context.Context, process *specs.Process, stdio Stdio) (*Process, error) {
-	raw, err := json.Marshal(guestProcess(process))
+	guest := guestProcess(process)
+	raw, program, err := encodeWith(guest, guest)
 	if err != nil {
 		stdio.Close()
-		return nil, fmt.Errorf("encode process: %w", err)
+		return nil, err
 	}
 	c.mu.Lock()
 	c.execs++
@@ -231,7 +234,7 @@ func (c *Container) Exec(ctx context.Context, process *specs.Process, stdio Stdi
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	if _, err := c.sandbox.agent.Exec(ctx, &protocol.ExecRequest{
-		ContainerId: c.id, ExecId: exec, Process: raw, Streams: p.streams,
+		ContainerId: c.id, ExecId: exec, Process: raw, Streams: p.streams, Program: program,
 	}); err != nil {
 		p.abandon()
 		return nil, err

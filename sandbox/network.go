@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hyper-runtime/hyper/agent/protocol"
 	"github.com/hyper-runtime/hyper/hypervisor"
 	"github.com/hyper-runtime/hyper/network"
 	"github.com/hyper-runtime/hyper/oci"
@@ -36,6 +37,7 @@ type wiring struct {
 	queues int
 	model  string
 	own    bool // the namespace is the sandbox's own, and goes with it
+	late   bool // it may get its interfaces between create and start
 
 	mu sync.Mutex
 	// All below is guarded by mu.
@@ -45,6 +47,8 @@ type wiring struct {
 	plugged     int               // NICs that were ever hot-plugged
 	resolvConfs map[string]string // files on the host, by container
 	told        *view             // what the guest was last told; nil: nothing
+	chosen      bool              // where the containers are in the guest, which stays so:
+	bare        bool              // in the namespace that has lo alone until the guest is told more
 
 	servers atomic.Pointer[[]netip.Addr] // the name servers that the guest was last told of
 }
@@ -68,7 +72,7 @@ type view struct {
 // the VM runs already.
 func newWiring(o Options) (*wiring, error) {
 	w := &wiring{
-		queues: o.Machine.Queues(), model: o.Network, own: o.OwnNetwork, free: o.Network != ModelMacvtap,
+		queues: o.Machine.Queues(), model: o.Network, own: o.OwnNetwork, late: o.LateNetwork, free: o.Network != ModelMacvtap,
 		wires: make(map[int]*wire), resolvConfs: make(map[string]string),
 	}
 	slot, err := w.tap()
@@ -107,12 +111,22 @@ func (w *wiring) close() error {
 	return w.slot.Close()
 }
 
-// SyncNetwork looks at the network namespace and makes the guest's network the same. Engines change it at any time. It
-// has to be called before a container starts.
-func (s *Sandbox) SyncNetwork(ctx context.Context) error { return s.syncNetwork(ctx, false) }
+// occasion is why the network is looked at.
+type occasion int
 
-// syncNetwork does that. early means that an empty namespace need not be told of: some engines wire it before the start.
-func (s *Sandbox) syncNetwork(ctx context.Context, early bool) error {
+const (
+	afterChange occasion = iota
+	beforeCreate
+	beforeStart
+)
+
+// SyncNetwork looks at the network namespace and makes the guest's network the same. Engines change it at any time.
+func (s *Sandbox) SyncNetwork(ctx context.Context) error { return s.syncNetwork(ctx, afterChange) }
+
+// SettleNetwork does the same before a container starts, which then sees nothing but that.
+func (s *Sandbox) SettleNetwork(ctx context.Context) error { return s.syncNetwork(ctx, beforeStart) }
+
+func (s *Sandbox) syncNetwork(ctx context.Context, why occasion) error {
 	ctx, cancel := context.WithTimeout(ctx, networkTimeout)
 	defer cancel()
 	w := s.wiring
@@ -131,10 +145,11 @@ func (s *Sandbox) syncNetwork(ctx context.Context, early bool) error {
 			return fmt.Errorf("network interface %s: %w", i.Name, err)
 		}
 	}
-	if early && w.told == nil && len(state.Interfaces) == 0 {
+	v := view{state, w.devices(), w.resolvers()}
+	if !w.toTell(v, why) {
 		return nil
 	}
-	if err := s.tell(ctx, view{state, w.devices(), w.resolvers()}); err != nil {
+	if err := s.tell(ctx, v); err != nil {
 		return err
 	}
 	for _, wire := range gone {
@@ -148,12 +163,40 @@ func (s *Sandbox) syncNetwork(ctx context.Context, early bool) error {
 	return nil
 }
 
+// toTell says whether the guest has to be told of the network, and chooses where its containers are before the first of
+// them is created. An empty network is no news to a guest that was told nothing yet: in the bare namespace there is
+// nothing, and in the other one nobody sees before the start what waits there.
+func (w *wiring) toTell(v view, why occasion) bool {
+	if !w.chosen && (why == beforeCreate || len(v.Interfaces) > 0) {
+		w.chosen = true
+		w.bare = w.model == ModelMacvtap || len(v.Interfaces) == 0 && !w.late
+	}
+	switch {
+	case w.told != nil, len(v.Interfaces) > 0:
+		return true
+	case w.bare:
+		return len(v.Routes)+len(v.Neighbours)+len(v.resolvers) > 0
+	default:
+		return why == beforeStart
+	}
+}
+
+// guestNamespace is where the containers are in the guest. It is known before the first of them is created.
+func (w *wiring) guestNamespace() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.bare {
+		return protocol.BareNamespace
+	}
+	return protocol.NetworkNamespace
+}
+
 // tell sends what the guest does not know yet.
 func (s *Sandbox) tell(ctx context.Context, v view) error {
 	if s.wiring.told != nil && reflect.DeepEqual(v, *s.wiring.told) {
 		return nil
 	}
-	if _, err := s.agent.SetNetwork(ctx, networkRequest(v)); err != nil {
+	if _, err := s.agent.SetNetwork(ctx, networkRequest(v, s.wiring.bare)); err != nil {
 		return fmt.Errorf("set up the guest's network: %w", err)
 	}
 	s.wiring.told = &v

@@ -47,7 +47,9 @@ type Process struct {
 	err     *output
 
 	exited chan struct{}
-	status int // valid once exited is closed
+	status int // valid once exited is closed, like oomKills
+
+	oomKills uint64
 }
 
 // Exited is closed when the process has exited and all it wrote before has been delivered.
@@ -115,7 +117,7 @@ func (p *Process) watch(last func()) {
 	answer, err := p.sandbox.agent.Wait(context.Background(), &protocol.WaitRequest{ContainerId: p.container, ExecId: p.exec})
 	p.status = Killed
 	if err == nil {
-		p.status = exitStatus(answer)
+		p.status, p.oomKills = exitStatus(answer), answer.OomKills
 		p.out.delivered(answer.StdoutBytes)
 		p.err.delivered(answer.StderrBytes)
 	}

@@ -31,6 +31,7 @@ type Options struct {
 	BootTimeout time.Duration         // hang guard from QEMU's start to the agent's answer
 	Network     string                // how interfaces reach the guest: ModelTC or ModelMacvtap
 	OwnNetwork  bool                  // the network namespace that we run in is the sandbox's own, and ends with us
+	LateNetwork bool                  // it may get its interfaces between Create and Start
 	Log         *slog.Logger
 }
 
@@ -86,6 +87,9 @@ func Launch(o Options) (*Sandbox, error) {
 	}()
 	return s, nil
 }
+
+// VM is the sandbox's. There is one after Ready.
+func (s *Sandbox) VM() *hypervisor.VM { return s.vm }
 
 // start brings up a VM with an agent that is set up: a clone of the machine's template if there is one, else by a boot.
 func start(ctx context.Context, o Options, nic hypervisor.NIC) (*hypervisor.VM, *client.Client, error) {

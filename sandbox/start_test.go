@@ -38,7 +38,10 @@ func (a *overtaken) Wait(context.Context, *protocol.WaitRequest) (*protocol.Wait
 func TestExitComesAfterStart(t *testing.T) {
 	agent := &overtaken{started: make(chan struct{}), answer: make(chan struct{})}
 	c := &Container{sandbox: &Sandbox{agent: &client.Client{AgentService: agent}, log: slog.New(slog.DiscardHandler)}}
-	if err := c.create(t.Context(), &guestContainer{}, Stdio{}); err != nil {
+	guest := &guestContainer{spec: guestSpec{Spec: specs.Spec{
+		Process: &specs.Process{Args: []string{"true"}}, Root: &specs.Root{}, Linux: &specs.Linux{},
+	}}}
+	if err := c.create(t.Context(), guest, Stdio{}); err != nil {
 		t.Fatal(err)
 	}
 	result := make(chan error, 1)

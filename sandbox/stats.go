@@ -33,3 +33,26 @@ func (c *Container) Stats(ctx context.Context, wait time.Duration, oomKills uint
 	}
 	return nil, false, err
 }
+
+// AwaitOOM returns how many processes of the container were killed in the guest because there was no memory, as soon as
+// these are more than are known. When the container's process has exited it returns what it finds.
+func (c *Container) AwaitOOM(ctx context.Context, known uint64) (kills uint64, err error) {
+	if c.init == nil {
+		return 0, ErrNotRunning
+	}
+	answer, err := c.sandbox.agent.AwaitOOM(ctx, &protocol.AwaitOOMRequest{ContainerId: c.id, Known: known})
+	return answer.GetOomKills(), err
+}
+
+// OOMKills is how many processes of the container were killed in the guest because there was no memory. It is known of
+// a container's init after Exited; else, and if the VM was killed, it is 0.
+func (p *Process) OOMKills() uint64 { return p.oomKills }
+
+// LimitsMemory tells whether the container was created with a limit of its own.
+func (c *Container) LimitsMemory() bool { return c.limitsMemory }
+
+// limitsMemory reads that in a container's configuration.
+func limitsMemory(spec *specs.Spec) bool {
+	r := spec.Linux.Resources
+	return r != nil && r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit > 0
+}

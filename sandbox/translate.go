@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -81,6 +80,15 @@ func (f facts) translate(id string, bundle *oci.Bundle, joined map[specs.LinuxNa
 	return container, nil
 }
 
+// enter puts the container into another of the guest's network namespaces.
+func (g *guestContainer) enter(network string) {
+	for i, ns := range g.spec.Linux.Namespaces {
+		if ns.Type == specs.NetworkNamespace {
+			g.spec.Linux.Namespaces[i].Path = network
+		}
+	}
+}
+
 // newGuestSpec is the pure part of translate. It leaves host as it is.
 func newGuestSpec(id string, host *specs.Spec, plan *storage.Plan, devices []specs.LinuxDevice, joined map[specs.LinuxNamespaceType]string) (guestSpec, error) {
 	namespaces, err := guestNamespaces(host.Linux, plan, joined)
@@ -131,9 +139,6 @@ func guestProcess(host *specs.Process) *specs.Process {
 	return &guest
 }
 
-// ofProcess matches the path of a namespace that is named by a process in it, as engines do for "container:x".
-var ofProcess = regexp.MustCompile(`^/proc/\d+/ns/(pid|ipc)$`)
-
 // guestNamespaces are the container's namespaces in the guest. One that is joined by path on the host is joined there
 // too if it is that of a container in the same guest. Else it is a new one, unless that would separate containers
 // which want to be together.
@@ -145,7 +150,9 @@ func guestNamespaces(host *specs.Linux, plan *storage.Plan, joined map[specs.Lin
 			continue // below
 		case specs.PIDNamespace, specs.IPCNamespace:
 			alone := ns.Type == specs.IPCNamespace && plan.Shm == nil // for its own shared memory
-			if joined[ns.Type] == "" && ofProcess.MatchString(ns.Path) && !alone {
+			// The namespace is named by a process in it, as engines do for "container:x".
+			ofProcess, _ := path.Match("/proc/[0-9]*/ns/"+string(ns.Type), ns.Path)
+			if joined[ns.Type] == "" && ofProcess && !alone {
 				return nil, fmt.Errorf("the %s namespace of a process that is not in the same VM cannot be shared: %s", ns.Type, ns.Path)
 			}
 		}
@@ -168,16 +175,34 @@ func guestAnnotations(host map[string]string) map[string]string {
 }
 
 // guestLimits are the resources of a new container in the guest. As with runc, one without device rules may use the
-// default devices only: to crun it might use all, the agent's port among them.
+// default devices only: to crun it might use all, the agent's port among them. Rules that come to the same are worded
+// in the one way for which the guest has a program ready.
 func guestLimits(host *specs.LinuxResources) *specs.LinuxResources {
 	guest := guestResources(host)
 	if guest == nil {
 		guest = &specs.LinuxResources{}
 	}
-	if len(guest.Devices) == 0 {
+	if !slices.ContainsFunc(guest.Devices, allowsMore) {
 		guest.Devices = []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
 	}
 	return guest
+}
+
+// allowsMore says whether a rule allows what crun does not allow in any case: that comes before all rules, and what no
+// rule is about is denied (crun, write_devices_resources_v2_internal in src/libcrun/cgroup-resources.c).
+func allowsMore(rule specs.LinuxDeviceCgroup) bool {
+	if !rule.Allow {
+		return false
+	}
+	if rule.Type != "c" || rule.Major == nil || rule.Minor == nil {
+		return true
+	}
+	switch [2]int64{*rule.Major, *rule.Minor} {
+	case [2]int64{1, 3}, [2]int64{1, 5}, [2]int64{1, 7}, [2]int64{1, 8}, [2]int64{1, 9}, // null, zero, full, random, urandom
+		[2]int64{5, 0}, [2]int64{5, 1}, [2]int64{5, 2}: // tty, console, ptmx
+		return false
+	}
+	return true
 }
 
 // guestResources are those limits that mean something in the guest's cgroup v2, in values that crun takes. What names

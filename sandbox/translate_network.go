@@ -10,8 +10,8 @@ import (
 )
 
 // networkRequest is the network in the words of the agent's protocol.
-func networkRequest(v view) *protocol.SetNetworkRequest {
-	r := &protocol.SetNetworkRequest{}
+func networkRequest(v view, bare bool) *protocol.SetNetworkRequest {
+	r := &protocol.SetNetworkRequest{Bare: bare}
 	for _, i := range v.Interfaces {
 		r.Interfaces = append(r.Interfaces, &protocol.Interface{
 			Device: v.devices[i.Index], Name: i.Name, Mac: i.MAC, Mtu: uint32(i.MTU), Up: i.Up, NoArp: i.NoARP,

@@ -184,7 +184,7 @@ func TestTranslateForCrun(t *testing.T) {
 	bundle := load(t, "testdata/translate/minimal.json")
 	bundle.Spec.Linux.MaskedPaths = []string{"/b", "/a", "/b", "/a/b", "/a"}
 	bundle.Spec.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{
-		{Access: "rwm"}, {Access: "rwa", Type: "c"}, {Access: "a", Allow: true}, {Access: "", Type: "b"},
+		{Access: "rwm"}, {Access: "rwa", Type: "c"}, {Access: "a", Allow: true}, {Access: "", Type: "b", Allow: true},
 	}}
 	if err := oci.Check(bundle.Spec); err != nil {
 		t.Fatal(err)
@@ -197,8 +197,39 @@ func TestTranslateForCrun(t *testing.T) {
 	if want := []string{"/b", "/a", "/a/b"}; !reflect.DeepEqual(linux.MaskedPaths, want) {
 		t.Errorf("masked paths %q, want %q", linux.MaskedPaths, want)
 	}
-	if want := []specs.LinuxDeviceCgroup{{Access: "rwm"}, {Access: "rw", Type: "c"}, {Access: "rwm", Type: "b"}}; !reflect.DeepEqual(linux.Resources.Devices, want) {
+	if want := []specs.LinuxDeviceCgroup{{Access: "rwm"}, {Access: "rw", Type: "c"}, {Access: "rwm", Type: "b", Allow: true}}; !reflect.DeepEqual(linux.Resources.Devices, want) {
 		t.Errorf("rules %+v, want %+v", linux.Resources.Devices, want)
+	}
+}
+
+// Rules that allow nothing but crun's default devices become the ones that the guest has a program for.
+func TestGuestLimitsUsualRules(t *testing.T) {
+	deny := specs.LinuxDeviceCgroup{Access: "rwm"}
+	allow := func(kind string, number ...int64) specs.LinuxDeviceCgroup {
+		rule := specs.LinuxDeviceCgroup{Allow: true, Type: kind, Access: "rwm"}
+		for i := range number {
+			*[]**int64{&rule.Major, &rule.Minor}[i] = &number[i]
+		}
+		return rule
+	}
+	for name, test := range map[string]struct {
+		rules []specs.LinuxDeviceCgroup
+		usual bool
+	}{
+		"none":           {nil, true},
+		"default":        {[]specs.LinuxDeviceCgroup{deny, allow("c", 1, 3), allow("c", 5, 1)}, true},
+		"denied":         {[]specs.LinuxDeviceCgroup{deny, allow("c", 1, 3), {Type: "c", Access: "rwm"}}, true},
+		"other device":   {[]specs.LinuxDeviceCgroup{deny, allow("c", 1, 11)}, false},
+		"other kind":     {[]specs.LinuxDeviceCgroup{deny, allow("b", 1, 3)}, false},
+		"any minor":      {[]specs.LinuxDeviceCgroup{deny, allow("c", 1)}, false},
+		"any of a kind":  {[]specs.LinuxDeviceCgroup{deny, allow("c")}, false},
+		"all":            {[]specs.LinuxDeviceCgroup{allow("")}, false},
+		"wildcard minor": {[]specs.LinuxDeviceCgroup{deny, allow("c", 1, -1)}, false},
+	} {
+		got := guestLimits(&specs.LinuxResources{Devices: test.rules}).Devices
+		if usual := reflect.DeepEqual(got, []specs.LinuxDeviceCgroup{deny}); usual != test.usual {
+			t.Errorf("%s: %+v", name, got)
+		}
 	}
 }
 

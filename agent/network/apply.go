@@ -69,7 +69,7 @@ func (n *Network) place(want []iface, there devices) error {
 		return err
 	}
 	for _, w := range want {
-		l, contained := there.contained[w.device]
+		_, contained := there.contained[w.device]
 		if contained && n.made.interfaces[w.device] == w {
 			continue
 		}
@@ -78,8 +78,7 @@ func (n *Network) place(want []iface, there devices) error {
 		n.made.interfaces[w.device] = iface{}
 		var err error
 		if !contained {
-			l = there.free[w.device]
-			n.made.index[w.device], err = n.move(l.index, w.name)
+			n.made.index[w.device], err = n.move(there.free[w.device], w.name)
 			old.name = w.name
 		}
 		if err == nil {
@@ -96,10 +95,10 @@ func (n *Network) place(want []iface, there devices) error {
 	return nil
 }
 
-// move moves an interface from the agent's namespace to the containers', under a name, and returns its index there.
-func (n *Network) move(index uint32, name string) (uint32, error) {
-	b := attribute(ifinfomsg(index, 0, 0), unix.IFLA_NET_NS_FD, number(uint32(n.containers.fd)))
-	if err := n.inHome.setLink(attribute(b, unix.IFLA_IFNAME, text(name))); err != nil {
+// move moves an interface to the containers' namespace, under a name, and returns its index there.
+func (n *Network) move(l link, name string) (uint32, error) {
+	b := attribute(ifinfomsg(l.index, 0, 0), unix.IFLA_NET_NS_FD, number(uint32(n.containers.fd)))
+	if err := l.at.setLink(attribute(b, unix.IFLA_IFNAME, text(name))); err != nil {
 		return 0, err
 	}
 	moved, err := n.inContainers.link(name)

@@ -1,6 +1,9 @@
 // Package network makes the network that the containers see: one network namespace for all of them, in which the host
 // says what interfaces, addresses, routes and neighbours there are, and a name server that is the host's.
 //
+// There is a second one, the bare namespace, for containers of which it is known that there is nothing to say, so that
+// nothing has to be done for them. If the host says something after all, it becomes theirs with the first request.
+//
 // Set remembers what it has made, and makes the difference. So what a container has changed by itself, where it may,
 // stays until the host changes the same thing, and interfaces that containers have made are left alone.
 package network
@@ -8,6 +11,7 @@ package network
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"time"
 
@@ -17,7 +21,10 @@ import (
 // Network is the containers' network.
 type Network struct {
 	containers, home     namespace // theirs, and the agent's, where devices appear
+	bare                 namespace // has lo alone, and becomes theirs if a request says so
+	moved                bool      // it has
 	inContainers, inHome *socket   // of NETLINK_ROUTE
+	inLeft               *socket   // nil, or of the namespace that was theirs before, where a device may be parked
 	atContainers, atHome *watch    // of their interfaces
 	seen                 *devices  // nil, or what there was at the last look
 	identify             func(link) string
@@ -38,29 +45,36 @@ type made struct {
 	neighbours map[neighbour]bool
 }
 
-// New makes the containers' network namespace, with nothing but lo in it, and mounts it at path. dialHost opens a
-// connection to the host, for one question to its name server.
-func New(path string, dialHost func() (net.Conn, error)) (*Network, error) {
+func newMade() made {
+	return made{
+		interfaces: map[string]iface{}, index: map[string]uint32{loopback: 1},
+		addresses: map[address]bool{}, routes: map[route]bool{}, neighbours: map[neighbour]bool{},
+	}
+}
+
+// New makes the containers' network namespace and the bare one, with nothing but lo in them, and mounts them at these
+// paths. dialHost opens a connection to the host, for one question to its name server.
+func New(path, bare string, dialHost func() (net.Conn, error)) (*Network, error) {
 	home, err := openNamespace()
 	if err != nil {
 		return nil, err
 	}
-	return newNetwork(path, home, dialHost)
+	return newNetwork(path, bare, home, dialHost)
 }
 
-func newNetwork(path string, home namespace, dialHost func() (net.Conn, error)) (*Network, error) {
+func newNetwork(path, barePath string, home namespace, dialHost func() (net.Conn, error)) (*Network, error) {
 	containers, err := makeNamespace(path)
 	if err != nil {
 		return nil, err
 	}
+	bare, err := makeNamespace(barePath)
+	if err != nil {
+		return nil, err
+	}
 	n := &Network{
-		containers: containers, home: home, identify: permanentAddress,
+		containers: containers, home: home, bare: bare, identify: permanentAddress,
 		redirect: redirectPorts, questions: newQuestions(dialHost),
-		turn: make(chan struct{}, 1),
-		made: made{
-			interfaces: map[string]iface{}, index: map[string]uint32{loopback: 1},
-			addresses: map[address]bool{}, routes: map[route]bool{}, neighbours: map[neighbour]bool{},
-		},
+		turn: make(chan struct{}, 1), made: newMade(),
 	}
 	if n.inHome, n.atHome, err = home.open(); err != nil {
 		return nil, err
@@ -86,6 +100,11 @@ func (n *Network) Set(ctx context.Context, r *protocol.SetNetworkRequest) error 
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if r.Bare && !n.moved {
+		if err := n.leave(); err != nil {
+			return err
+		}
+	}
 	there, err := n.find(ctx, want.interfaces)
 	if err != nil {
 		return err
@@ -100,6 +119,21 @@ func (n *Network) Set(ctx context.Context, r *protocol.SetNetworkRequest) error 
 		return err
 	}
 	return n.serve(want.resolvers)
+}
+
+// leave makes the bare namespace the containers'. What is in the other one stays there until it is wanted.
+func (n *Network) leave() error {
+	route, links, err := n.bare.open()
+	if err != nil {
+		return err
+	}
+	n.names.close()
+	n.atContainers.close()
+	n.inLeft = n.inContainers
+	n.containers, n.bare = n.bare, n.containers
+	n.inContainers, n.atContainers = route, links
+	n.made, n.seen, n.moved = newMade(), nil, true
+	return nil
 }
 
 // Devices returns the hardware addresses of the devices that a request could name and that no request has taken yet.
@@ -119,7 +153,7 @@ func (n *Network) Devices() ([][]byte, error) {
 	return devices, nil
 }
 
-// devices are where the devices are: by what identifies them, in the containers' namespace and in the agent's.
+// devices are where the devices are: by what identifies them, in the containers' namespace and elsewhere.
 type devices struct {
 	contained, free map[string]link
 }
@@ -150,6 +184,9 @@ func (n *Network) look(want []iface) (d devices, missing *iface, err error) {
 		if d.free, err = n.index(n.inHome); err != nil {
 			return d, nil, err
 		}
+		if err := n.addParked(d.free); err != nil {
+			return d, nil, err
+		}
 		n.seen = &d
 	}
 	d = *n.seen
@@ -162,6 +199,23 @@ func (n *Network) look(want []iface) (d devices, missing *iface, err error) {
 	return d, nil, nil
 }
 
+// addParked adds the devices in the namespace that the containers have left, which is closed when none is there.
+func (n *Network) addParked(free map[string]link) error {
+	if n.inLeft == nil {
+		return nil
+	}
+	parked, err := n.index(n.inLeft)
+	if err != nil {
+		return err
+	}
+	maps.Copy(free, parked)
+	if len(parked) == 0 {
+		n.inLeft.close()
+		n.inLeft = nil
+	}
+	return nil
+}
+
 func (n *Network) index(s *socket) (map[string]link, error) {
 	list, err := s.links("")
 	if err != nil {
@@ -170,6 +224,7 @@ func (n *Network) index(s *socket) (map[string]link, error) {
 	found := map[string]link{}
 	for _, l := range list {
 		if device := n.identify(l); device != "" {
+			l.at = s
 			found[device] = l
 		}
 	}

@@ -25,20 +25,22 @@ const guard = time.Minute
 // for the guest's own.
 type lab struct {
 	*Network
-	t                *testing.T
-	ctx              context.Context
-	home, containers string // paths
+	t                      *testing.T
+	ctx                    context.Context
+	home, containers, bare string // paths
 }
 
 func newLab(t *testing.T, dialHost func() (net.Conn, error)) *lab {
 	t.Helper()
 	dir := t.TempDir()
-	l := &lab{t: t, home: filepath.Join(dir, "home"), containers: filepath.Join(dir, "containers")}
+	l := &lab{
+		t: t, home: filepath.Join(dir, "home"), containers: filepath.Join(dir, "containers"), bare: filepath.Join(dir, "bare"),
+	}
 	home, err := makeNamespace(l.home)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Network, err = newNetwork(l.containers, home, dialHost)
+	l.Network, err = newNetwork(l.containers, l.bare, home, dialHost)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,15 +52,19 @@ func newLab(t *testing.T, dialHost func() (net.Conn, error)) *lab {
 		l.names.close()
 		l.inHome.close()
 		l.inContainers.close()
+		if l.inLeft != nil {
+			l.inLeft.close()
+		}
 		l.atHome.close()
 		l.atContainers.close()
-		for _, path := range []string{l.home, l.containers} {
+		for _, path := range []string{l.home, l.containers, l.bare} {
 			if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
 				t.Error(err)
 			}
 		}
 		unix.Close(l.Network.home.fd)
 		unix.Close(l.Network.containers.fd)
+		unix.Close(l.Network.bare.fd)
 	})
 	return l
 }

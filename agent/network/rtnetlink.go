@@ -15,6 +15,7 @@ import (
 type link struct {
 	index      uint32
 	attributes map[uint16][]byte
+	at         *socket // of its namespace, where it was looked for in several
 }
 
 // parseLink reads struct ifinfomsg and the attributes behind it. The link refers to body.
@@ -22,7 +23,7 @@ func parseLink(body []byte) link {
 	if len(body) < unix.SizeofIfInfomsg {
 		return link{}
 	}
-	return link{binary.NativeEndian.Uint32(body[4:]), attributes(body[unix.SizeofIfInfomsg:])}
+	return link{index: binary.NativeEndian.Uint32(body[4:]), attributes: attributes(body[unix.SizeofIfInfomsg:])}
 }
 
 func (l link) name() string { return cString(l.attributes[unix.IFLA_IFNAME]) }

@@ -223,7 +223,10 @@ type SetNetworkRequest struct {
 	// opens a connection of the session for each question: first byte 'u' or 't' for UDP or TCP, then the index of the
 	// address in this list as one byte, then question and answer, each with its length before it as in DNS over TCP
 	// (RFC 1035, 4.2.2). The host closes it without an answer when it has none.
-	Resolvers     [][]byte `protobuf:"bytes,4,rep,name=resolvers,proto3" json:"resolvers,omitempty"`
+	Resolvers [][]byte `protobuf:"bytes,4,rep,name=resolvers,proto3" json:"resolvers,omitempty"`
+	// The containers are in the namespace that has lo alone until the host says more: see BareNamespace in channel.go. All
+	// requests of a session say the same.
+	Bare          bool `protobuf:"varint,5,opt,name=bare,proto3" json:"bare,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -284,6 +287,13 @@ func (x *SetNetworkRequest) GetResolvers() [][]byte {
 		return x.Resolvers
 	}
 	return nil
+}
+
+func (x *SetNetworkRequest) GetBare() bool {
+	if x != nil {
+		return x.Bare
+	}
+	return false
 }
 
 type SetNetworkResponse struct {
@@ -847,13 +857,18 @@ func (x *Size) GetHeight() uint32 {
 }
 
 type CreateRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
-	Spec          []byte                 `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"` // config.json as the guest shall run it
-	Streams       *Streams               `protobuf:"bytes,3,opt,name=streams,proto3" json:"streams,omitempty"`
-	Shm           *Tmpfs                 `protobuf:"bytes,4,opt,name=shm,proto3" json:"shm,omitempty"` // made before the container where set: the sandbox's own shared memory
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ContainerId string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	Spec        []byte                 `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"` // config.json as the guest shall run it
+	Streams     *Streams               `protobuf:"bytes,3,opt,name=streams,proto3" json:"streams,omitempty"`
+	Shm         *Tmpfs                 `protobuf:"bytes,4,opt,name=shm,proto3" json:"shm,omitempty"` // made before the container where set: the sandbox's own shared memory
+	// What the agent has to know of spec, which it leaves to the runtime to read:
+	Program             *Program `protobuf:"bytes,5,opt,name=program,proto3" json:"program,omitempty"`                                                      // process
+	Root                string   `protobuf:"bytes,6,opt,name=root,proto3" json:"root,omitempty"`                                                            // root.path
+	Cgroup              string   `protobuf:"bytes,7,opt,name=cgroup,proto3" json:"cgroup,omitempty"`                                                        // linux.cgroupsPath
+	StartContainerHooks []string `protobuf:"bytes,8,rep,name=start_container_hooks,json=startContainerHooks,proto3" json:"start_container_hooks,omitempty"` // hooks.startContainer[].path
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *CreateRequest) Reset() {
@@ -914,6 +929,148 @@ func (x *CreateRequest) GetShm() *Tmpfs {
 	return nil
 }
 
+func (x *CreateRequest) GetProgram() *Program {
+	if x != nil {
+		return x.Program
+	}
+	return nil
+}
+
+func (x *CreateRequest) GetRoot() string {
+	if x != nil {
+		return x.Root
+	}
+	return ""
+}
+
+func (x *CreateRequest) GetCgroup() string {
+	if x != nil {
+		return x.Cgroup
+	}
+	return ""
+}
+
+func (x *CreateRequest) GetStartContainerHooks() []string {
+	if x != nil {
+		return x.StartContainerHooks
+	}
+	return nil
+}
+
+// Program is what the agent has to know of an OCI process.
+type Program struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Command       string                 `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"` // args[0]
+	Terminal      bool                   `protobuf:"varint,2,opt,name=terminal,proto3" json:"terminal,omitempty"`
+	Home          *Home                  `protobuf:"bytes,3,opt,name=home,proto3" json:"home,omitempty"` // not set: env has it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Program) Reset() {
+	*x = Program{}
+	mi := &file_agent_protocol_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Program) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Program) ProtoMessage() {}
+
+func (x *Program) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_protocol_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Program.ProtoReflect.Descriptor instead.
+func (*Program) Descriptor() ([]byte, []int) {
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Program) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *Program) GetTerminal() bool {
+	if x != nil {
+		return x.Terminal
+	}
+	return false
+}
+
+func (x *Program) GetHome() *Home {
+	if x != nil {
+		return x.Home
+	}
+	return nil
+}
+
+// Home says where in the JSON the agent writes the user's home directory, as a part of a string.
+type Home struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Offset        uint32                 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"` // bytes before it
+	Uid           uint32                 `protobuf:"varint,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Home) Reset() {
+	*x = Home{}
+	mi := &file_agent_protocol_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Home) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Home) ProtoMessage() {}
+
+func (x *Home) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_protocol_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Home.ProtoReflect.Descriptor instead.
+func (*Home) Descriptor() ([]byte, []int) {
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Home) GetOffset() uint32 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Home) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
 // Tmpfs is a file system of the guest's memory, shared by the containers of the sandbox, mounted at path.
 type Tmpfs struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -925,7 +1082,7 @@ type Tmpfs struct {
 
 func (x *Tmpfs) Reset() {
 	*x = Tmpfs{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[12]
+	mi := &file_agent_protocol_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -937,7 +1094,7 @@ func (x *Tmpfs) String() string {
 func (*Tmpfs) ProtoMessage() {}
 
 func (x *Tmpfs) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[12]
+	mi := &file_agent_protocol_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -950,7 +1107,7 @@ func (x *Tmpfs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tmpfs.ProtoReflect.Descriptor instead.
 func (*Tmpfs) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Tmpfs) GetPath() string {
@@ -976,7 +1133,7 @@ type CreateResponse struct {
 
 func (x *CreateResponse) Reset() {
 	*x = CreateResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[13]
+	mi := &file_agent_protocol_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -988,7 +1145,7 @@ func (x *CreateResponse) String() string {
 func (*CreateResponse) ProtoMessage() {}
 
 func (x *CreateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[13]
+	mi := &file_agent_protocol_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1001,7 +1158,7 @@ func (x *CreateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateResponse.ProtoReflect.Descriptor instead.
 func (*CreateResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CreateResponse) GetPid() uint32 {
@@ -1020,7 +1177,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[14]
+	mi := &file_agent_protocol_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1189,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[14]
+	mi := &file_agent_protocol_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1202,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StartRequest) GetContainerId() string {
@@ -1063,7 +1220,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[15]
+	mi := &file_agent_protocol_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1232,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[15]
+	mi := &file_agent_protocol_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1245,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{17}
 }
 
 type ExecRequest struct {
@@ -1097,13 +1254,14 @@ type ExecRequest struct {
 	ExecId        string                 `protobuf:"bytes,2,opt,name=exec_id,json=execId,proto3" json:"exec_id,omitempty"`
 	Process       []byte                 `protobuf:"bytes,3,opt,name=process,proto3" json:"process,omitempty"` // OCI process object
 	Streams       *Streams               `protobuf:"bytes,4,opt,name=streams,proto3" json:"streams,omitempty"`
+	Program       *Program               `protobuf:"bytes,5,opt,name=program,proto3" json:"program,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[16]
+	mi := &file_agent_protocol_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1273,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[16]
+	mi := &file_agent_protocol_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1286,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExecRequest) GetContainerId() string {
@@ -1159,6 +1317,13 @@ func (x *ExecRequest) GetStreams() *Streams {
 	return nil
 }
 
+func (x *ExecRequest) GetProgram() *Program {
+	if x != nil {
+		return x.Program
+	}
+	return nil
+}
+
 type ExecResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Pid           uint32                 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"` // in the guest
@@ -1168,7 +1333,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[17]
+	mi := &file_agent_protocol_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1345,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[17]
+	mi := &file_agent_protocol_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1358,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ExecResponse) GetPid() uint32 {
@@ -1214,7 +1379,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[18]
+	mi := &file_agent_protocol_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1226,7 +1391,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[18]
+	mi := &file_agent_protocol_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1239,7 +1404,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WaitRequest) GetContainerId() string {
@@ -1262,13 +1427,14 @@ type WaitResponse struct {
 	Signal        uint32                 `protobuf:"varint,2,opt,name=signal,proto3" json:"signal,omitempty"`                     // not 0: killed by this signal
 	StdoutBytes   uint64                 `protobuf:"varint,3,opt,name=stdout_bytes,json=stdoutBytes,proto3" json:"stdout_bytes,omitempty"`
 	StderrBytes   uint64                 `protobuf:"varint,4,opt,name=stderr_bytes,json=stderrBytes,proto3" json:"stderr_bytes,omitempty"`
+	OomKills      uint64                 `protobuf:"varint,5,opt,name=oom_kills,json=oomKills,proto3" json:"oom_kills,omitempty"` // of an init: how many memory.events of its container counts
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[19]
+	mi := &file_agent_protocol_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1446,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[19]
+	mi := &file_agent_protocol_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1459,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WaitResponse) GetExitCode() uint32 {
@@ -1324,6 +1490,13 @@ func (x *WaitResponse) GetStderrBytes() uint64 {
 	return 0
 }
 
+func (x *WaitResponse) GetOomKills() uint64 {
+	if x != nil {
+		return x.OomKills
+	}
+	return 0
+}
+
 type SignalRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
@@ -1336,7 +1509,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[20]
+	mi := &file_agent_protocol_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1521,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[20]
+	mi := &file_agent_protocol_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1534,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SignalRequest) GetContainerId() string {
@@ -1400,7 +1573,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[21]
+	mi := &file_agent_protocol_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1585,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[21]
+	mi := &file_agent_protocol_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1598,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{23}
 }
 
 type ResizeRequest struct {
@@ -1439,7 +1612,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[22]
+	mi := &file_agent_protocol_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1624,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[22]
+	mi := &file_agent_protocol_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1637,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ResizeRequest) GetContainerId() string {
@@ -1496,7 +1669,7 @@ type ResizeResponse struct {
 
 func (x *ResizeResponse) Reset() {
 	*x = ResizeResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[23]
+	mi := &file_agent_protocol_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1681,7 @@ func (x *ResizeResponse) String() string {
 func (*ResizeResponse) ProtoMessage() {}
 
 func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[23]
+	mi := &file_agent_protocol_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1694,7 @@ func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
 func (*ResizeResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{25}
 }
 
 type PauseRequest struct {
@@ -1533,7 +1706,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[24]
+	mi := &file_agent_protocol_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +1718,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[24]
+	mi := &file_agent_protocol_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +1731,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{24}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PauseRequest) GetContainerId() string {
@@ -1576,7 +1749,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[25]
+	mi := &file_agent_protocol_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1761,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[25]
+	mi := &file_agent_protocol_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1774,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{25}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{27}
 }
 
 type ResumeRequest struct {
@@ -1613,7 +1786,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[26]
+	mi := &file_agent_protocol_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1625,7 +1798,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[26]
+	mi := &file_agent_protocol_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +1811,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{26}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ResumeRequest) GetContainerId() string {
@@ -1656,7 +1829,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[27]
+	mi := &file_agent_protocol_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1668,7 +1841,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[27]
+	mi := &file_agent_protocol_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1681,7 +1854,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{27}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{29}
 }
 
 type UpdateRequest struct {
@@ -1694,7 +1867,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[28]
+	mi := &file_agent_protocol_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +1879,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[28]
+	mi := &file_agent_protocol_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +1892,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{28}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *UpdateRequest) GetContainerId() string {
@@ -1744,7 +1917,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[29]
+	mi := &file_agent_protocol_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +1929,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[29]
+	mi := &file_agent_protocol_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +1942,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{29}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{31}
 }
 
 type ProcessesRequest struct {
@@ -1781,7 +1954,7 @@ type ProcessesRequest struct {
 
 func (x *ProcessesRequest) Reset() {
 	*x = ProcessesRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[30]
+	mi := &file_agent_protocol_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1793,7 +1966,7 @@ func (x *ProcessesRequest) String() string {
 func (*ProcessesRequest) ProtoMessage() {}
 
 func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[30]
+	mi := &file_agent_protocol_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1806,7 +1979,7 @@ func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesRequest.ProtoReflect.Descriptor instead.
 func (*ProcessesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{30}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ProcessesRequest) GetContainerId() string {
@@ -1825,7 +1998,7 @@ type ProcessesResponse struct {
 
 func (x *ProcessesResponse) Reset() {
 	*x = ProcessesResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[31]
+	mi := &file_agent_protocol_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +2010,7 @@ func (x *ProcessesResponse) String() string {
 func (*ProcessesResponse) ProtoMessage() {}
 
 func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[31]
+	mi := &file_agent_protocol_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +2023,7 @@ func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesResponse.ProtoReflect.Descriptor instead.
 func (*ProcessesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{31}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ProcessesResponse) GetPids() []uint32 {
@@ -1873,7 +2046,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[32]
+	mi := &file_agent_protocol_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +2058,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[32]
+	mi := &file_agent_protocol_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +2071,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{32}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *StatsRequest) GetContainerId() string {
@@ -1933,7 +2106,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[33]
+	mi := &file_agent_protocol_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +2118,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[33]
+	mi := &file_agent_protocol_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +2131,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{33}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StatsResponse) GetFiles() map[string][]byte {
@@ -1975,6 +2148,102 @@ func (x *StatsResponse) GetExited() bool {
 	return false
 }
 
+type AwaitOOMRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	Known         uint64                 `protobuf:"varint,2,opt,name=known,proto3" json:"known,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AwaitOOMRequest) Reset() {
+	*x = AwaitOOMRequest{}
+	mi := &file_agent_protocol_agent_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AwaitOOMRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AwaitOOMRequest) ProtoMessage() {}
+
+func (x *AwaitOOMRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_protocol_agent_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AwaitOOMRequest.ProtoReflect.Descriptor instead.
+func (*AwaitOOMRequest) Descriptor() ([]byte, []int) {
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *AwaitOOMRequest) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *AwaitOOMRequest) GetKnown() uint64 {
+	if x != nil {
+		return x.Known
+	}
+	return 0
+}
+
+type AwaitOOMResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	OomKills      uint64                 `protobuf:"varint,1,opt,name=oom_kills,json=oomKills,proto3" json:"oom_kills,omitempty"` // no more than are known: the init has exited
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AwaitOOMResponse) Reset() {
+	*x = AwaitOOMResponse{}
+	mi := &file_agent_protocol_agent_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AwaitOOMResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AwaitOOMResponse) ProtoMessage() {}
+
+func (x *AwaitOOMResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_protocol_agent_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AwaitOOMResponse.ProtoReflect.Descriptor instead.
+func (*AwaitOOMResponse) Descriptor() ([]byte, []int) {
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *AwaitOOMResponse) GetOomKills() uint64 {
+	if x != nil {
+		return x.OomKills
+	}
+	return 0
+}
+
 type DeleteRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
@@ -1985,7 +2254,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[34]
+	mi := &file_agent_protocol_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1997,7 +2266,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[34]
+	mi := &file_agent_protocol_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2010,7 +2279,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{34}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DeleteRequest) GetContainerId() string {
@@ -2035,7 +2304,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_agent_protocol_agent_proto_msgTypes[35]
+	mi := &file_agent_protocol_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2047,7 +2316,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_protocol_agent_proto_msgTypes[35]
+	mi := &file_agent_protocol_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2060,7 +2329,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{35}
+	return file_agent_protocol_agent_proto_rawDescGZIP(), []int{39}
 }
 
 var File_agent_protocol_agent_proto protoreflect.FileDescriptor
@@ -2079,7 +2348,7 @@ const file_agent_protocol_agent_proto_rawDesc = "" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x10\n" +
 	"\x03tag\x18\x02 \x01(\tR\x03tag\x12\x18\n" +
 	"\aoptions\x18\x03 \x01(\tR\aoptions\"\x0f\n" +
-	"\rSetupResponse\"\xd6\x01\n" +
+	"\rSetupResponse\"\xea\x01\n" +
 	"\x11SetNetworkRequest\x129\n" +
 	"\n" +
 	"interfaces\x18\x01 \x03(\v2\x19.hyper.agent.v1.InterfaceR\n" +
@@ -2088,7 +2357,8 @@ const file_agent_protocol_agent_proto_rawDesc = "" +
 	"\n" +
 	"neighbours\x18\x03 \x03(\v2\x19.hyper.agent.v1.NeighbourR\n" +
 	"neighbours\x12\x1c\n" +
-	"\tresolvers\x18\x04 \x03(\fR\tresolvers\"\x14\n" +
+	"\tresolvers\x18\x04 \x03(\fR\tresolvers\x12\x12\n" +
+	"\x04bare\x18\x05 \x01(\bR\x04bare\"\x14\n" +
 	"\x12SetNetworkResponse\"\xdd\x01\n" +
 	"\tInterface\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\fR\x06device\x12\x12\n" +
@@ -2134,12 +2404,23 @@ const file_agent_protocol_agent_proto_rawDesc = "" +
 	"\x0eplain_newlines\x18\x04 \x01(\bR\rplainNewlines\"4\n" +
 	"\x04Size\x12\x14\n" +
 	"\x05width\x18\x01 \x01(\rR\x05width\x12\x16\n" +
-	"\x06height\x18\x02 \x01(\rR\x06height\"\xa2\x01\n" +
+	"\x06height\x18\x02 \x01(\rR\x06height\"\xb5\x02\n" +
 	"\rCreateRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x12\n" +
 	"\x04spec\x18\x02 \x01(\fR\x04spec\x121\n" +
 	"\astreams\x18\x03 \x01(\v2\x17.hyper.agent.v1.StreamsR\astreams\x12'\n" +
-	"\x03shm\x18\x04 \x01(\v2\x15.hyper.agent.v1.TmpfsR\x03shm\"/\n" +
+	"\x03shm\x18\x04 \x01(\v2\x15.hyper.agent.v1.TmpfsR\x03shm\x121\n" +
+	"\aprogram\x18\x05 \x01(\v2\x17.hyper.agent.v1.ProgramR\aprogram\x12\x12\n" +
+	"\x04root\x18\x06 \x01(\tR\x04root\x12\x16\n" +
+	"\x06cgroup\x18\a \x01(\tR\x06cgroup\x122\n" +
+	"\x15start_container_hooks\x18\b \x03(\tR\x13startContainerHooks\"i\n" +
+	"\aProgram\x12\x18\n" +
+	"\acommand\x18\x01 \x01(\tR\acommand\x12\x1a\n" +
+	"\bterminal\x18\x02 \x01(\bR\bterminal\x12(\n" +
+	"\x04home\x18\x03 \x01(\v2\x14.hyper.agent.v1.HomeR\x04home\"0\n" +
+	"\x04Home\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\rR\x06offset\x12\x10\n" +
+	"\x03uid\x18\x02 \x01(\rR\x03uid\"/\n" +
 	"\x05Tmpfs\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\"\"\n" +
@@ -2147,22 +2428,24 @@ const file_agent_protocol_agent_proto_rawDesc = "" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\"1\n" +
 	"\fStartRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"\x0f\n" +
-	"\rStartResponse\"\x96\x01\n" +
+	"\rStartResponse\"\xc9\x01\n" +
 	"\vExecRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x17\n" +
 	"\aexec_id\x18\x02 \x01(\tR\x06execId\x12\x18\n" +
 	"\aprocess\x18\x03 \x01(\fR\aprocess\x121\n" +
-	"\astreams\x18\x04 \x01(\v2\x17.hyper.agent.v1.StreamsR\astreams\" \n" +
+	"\astreams\x18\x04 \x01(\v2\x17.hyper.agent.v1.StreamsR\astreams\x121\n" +
+	"\aprogram\x18\x05 \x01(\v2\x17.hyper.agent.v1.ProgramR\aprogram\" \n" +
 	"\fExecResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\"I\n" +
 	"\vWaitRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x17\n" +
-	"\aexec_id\x18\x02 \x01(\tR\x06execId\"\x89\x01\n" +
+	"\aexec_id\x18\x02 \x01(\tR\x06execId\"\xa6\x01\n" +
 	"\fWaitResponse\x12\x1b\n" +
 	"\texit_code\x18\x01 \x01(\rR\bexitCode\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\rR\x06signal\x12!\n" +
 	"\fstdout_bytes\x18\x03 \x01(\x04R\vstdoutBytes\x12!\n" +
-	"\fstderr_bytes\x18\x04 \x01(\x04R\vstderrBytes\"u\n" +
+	"\fstderr_bytes\x18\x04 \x01(\x04R\vstderrBytes\x12\x1b\n" +
+	"\toom_kills\x18\x05 \x01(\x04R\boomKills\"u\n" +
 	"\rSignalRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x17\n" +
 	"\aexec_id\x18\x02 \x01(\tR\x06execId\x12\x16\n" +
@@ -2198,11 +2481,16 @@ const file_agent_protocol_agent_proto_rawDesc = "" +
 	"\n" +
 	"FilesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"K\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"J\n" +
+	"\x0fAwaitOOMRequest\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x14\n" +
+	"\x05known\x18\x02 \x01(\x04R\x05known\"/\n" +
+	"\x10AwaitOOMResponse\x12\x1b\n" +
+	"\toom_kills\x18\x01 \x01(\x04R\boomKills\"K\n" +
 	"\rDeleteRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x17\n" +
 	"\aexec_id\x18\x02 \x01(\tR\x06execId\"\x10\n" +
-	"\x0eDeleteResponse2\x82\b\n" +
+	"\x0eDeleteResponse2\xd1\b\n" +
 	"\x05Agent\x12D\n" +
 	"\x05Setup\x12\x1c.hyper.agent.v1.SetupRequest\x1a\x1d.hyper.agent.v1.SetupResponse\x12S\n" +
 	"\n" +
@@ -2217,7 +2505,8 @@ const file_agent_protocol_agent_proto_rawDesc = "" +
 	"\x06Resume\x12\x1d.hyper.agent.v1.ResumeRequest\x1a\x1e.hyper.agent.v1.ResumeResponse\x12G\n" +
 	"\x06Update\x12\x1d.hyper.agent.v1.UpdateRequest\x1a\x1e.hyper.agent.v1.UpdateResponse\x12P\n" +
 	"\tProcesses\x12 .hyper.agent.v1.ProcessesRequest\x1a!.hyper.agent.v1.ProcessesResponse\x12D\n" +
-	"\x05Stats\x12\x1c.hyper.agent.v1.StatsRequest\x1a\x1d.hyper.agent.v1.StatsResponse\x12G\n" +
+	"\x05Stats\x12\x1c.hyper.agent.v1.StatsRequest\x1a\x1d.hyper.agent.v1.StatsResponse\x12M\n" +
+	"\bAwaitOOM\x12\x1f.hyper.agent.v1.AwaitOOMRequest\x1a .hyper.agent.v1.AwaitOOMResponse\x12G\n" +
 	"\x06Delete\x12\x1d.hyper.agent.v1.DeleteRequest\x1a\x1e.hyper.agent.v1.DeleteResponseB/Z-github.com/hyper-runtime/hyper/agent/protocolb\x06proto3"
 
 var (
@@ -2232,7 +2521,7 @@ func file_agent_protocol_agent_proto_rawDescGZIP() []byte {
 	return file_agent_protocol_agent_proto_rawDescData
 }
 
-var file_agent_protocol_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_agent_protocol_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_agent_protocol_agent_proto_goTypes = []any{
 	(*SetupRequest)(nil),       // 0: hyper.agent.v1.SetupRequest
 	(*Share)(nil),              // 1: hyper.agent.v1.Share
@@ -2246,31 +2535,35 @@ var file_agent_protocol_agent_proto_goTypes = []any{
 	(*Streams)(nil),            // 9: hyper.agent.v1.Streams
 	(*Size)(nil),               // 10: hyper.agent.v1.Size
 	(*CreateRequest)(nil),      // 11: hyper.agent.v1.CreateRequest
-	(*Tmpfs)(nil),              // 12: hyper.agent.v1.Tmpfs
-	(*CreateResponse)(nil),     // 13: hyper.agent.v1.CreateResponse
-	(*StartRequest)(nil),       // 14: hyper.agent.v1.StartRequest
-	(*StartResponse)(nil),      // 15: hyper.agent.v1.StartResponse
-	(*ExecRequest)(nil),        // 16: hyper.agent.v1.ExecRequest
-	(*ExecResponse)(nil),       // 17: hyper.agent.v1.ExecResponse
-	(*WaitRequest)(nil),        // 18: hyper.agent.v1.WaitRequest
-	(*WaitResponse)(nil),       // 19: hyper.agent.v1.WaitResponse
-	(*SignalRequest)(nil),      // 20: hyper.agent.v1.SignalRequest
-	(*SignalResponse)(nil),     // 21: hyper.agent.v1.SignalResponse
-	(*ResizeRequest)(nil),      // 22: hyper.agent.v1.ResizeRequest
-	(*ResizeResponse)(nil),     // 23: hyper.agent.v1.ResizeResponse
-	(*PauseRequest)(nil),       // 24: hyper.agent.v1.PauseRequest
-	(*PauseResponse)(nil),      // 25: hyper.agent.v1.PauseResponse
-	(*ResumeRequest)(nil),      // 26: hyper.agent.v1.ResumeRequest
-	(*ResumeResponse)(nil),     // 27: hyper.agent.v1.ResumeResponse
-	(*UpdateRequest)(nil),      // 28: hyper.agent.v1.UpdateRequest
-	(*UpdateResponse)(nil),     // 29: hyper.agent.v1.UpdateResponse
-	(*ProcessesRequest)(nil),   // 30: hyper.agent.v1.ProcessesRequest
-	(*ProcessesResponse)(nil),  // 31: hyper.agent.v1.ProcessesResponse
-	(*StatsRequest)(nil),       // 32: hyper.agent.v1.StatsRequest
-	(*StatsResponse)(nil),      // 33: hyper.agent.v1.StatsResponse
-	(*DeleteRequest)(nil),      // 34: hyper.agent.v1.DeleteRequest
-	(*DeleteResponse)(nil),     // 35: hyper.agent.v1.DeleteResponse
-	nil,                        // 36: hyper.agent.v1.StatsResponse.FilesEntry
+	(*Program)(nil),            // 12: hyper.agent.v1.Program
+	(*Home)(nil),               // 13: hyper.agent.v1.Home
+	(*Tmpfs)(nil),              // 14: hyper.agent.v1.Tmpfs
+	(*CreateResponse)(nil),     // 15: hyper.agent.v1.CreateResponse
+	(*StartRequest)(nil),       // 16: hyper.agent.v1.StartRequest
+	(*StartResponse)(nil),      // 17: hyper.agent.v1.StartResponse
+	(*ExecRequest)(nil),        // 18: hyper.agent.v1.ExecRequest
+	(*ExecResponse)(nil),       // 19: hyper.agent.v1.ExecResponse
+	(*WaitRequest)(nil),        // 20: hyper.agent.v1.WaitRequest
+	(*WaitResponse)(nil),       // 21: hyper.agent.v1.WaitResponse
+	(*SignalRequest)(nil),      // 22: hyper.agent.v1.SignalRequest
+	(*SignalResponse)(nil),     // 23: hyper.agent.v1.SignalResponse
+	(*ResizeRequest)(nil),      // 24: hyper.agent.v1.ResizeRequest
+	(*ResizeResponse)(nil),     // 25: hyper.agent.v1.ResizeResponse
+	(*PauseRequest)(nil),       // 26: hyper.agent.v1.PauseRequest
+	(*PauseResponse)(nil),      // 27: hyper.agent.v1.PauseResponse
+	(*ResumeRequest)(nil),      // 28: hyper.agent.v1.ResumeRequest
+	(*ResumeResponse)(nil),     // 29: hyper.agent.v1.ResumeResponse
+	(*UpdateRequest)(nil),      // 30: hyper.agent.v1.UpdateRequest
+	(*UpdateResponse)(nil),     // 31: hyper.agent.v1.UpdateResponse
+	(*ProcessesRequest)(nil),   // 32: hyper.agent.v1.ProcessesRequest
+	(*ProcessesResponse)(nil),  // 33: hyper.agent.v1.ProcessesResponse
+	(*StatsRequest)(nil),       // 34: hyper.agent.v1.StatsRequest
+	(*StatsResponse)(nil),      // 35: hyper.agent.v1.StatsResponse
+	(*AwaitOOMRequest)(nil),    // 36: hyper.agent.v1.AwaitOOMRequest
+	(*AwaitOOMResponse)(nil),   // 37: hyper.agent.v1.AwaitOOMResponse
+	(*DeleteRequest)(nil),      // 38: hyper.agent.v1.DeleteRequest
+	(*DeleteResponse)(nil),     // 39: hyper.agent.v1.DeleteResponse
+	nil,                        // 40: hyper.agent.v1.StatsResponse.FilesEntry
 }
 var file_agent_protocol_agent_proto_depIdxs = []int32{
 	1,  // 0: hyper.agent.v1.SetupRequest.share:type_name -> hyper.agent.v1.Share
@@ -2279,43 +2572,48 @@ var file_agent_protocol_agent_proto_depIdxs = []int32{
 	8,  // 3: hyper.agent.v1.SetNetworkRequest.neighbours:type_name -> hyper.agent.v1.Neighbour
 	6,  // 4: hyper.agent.v1.Interface.addresses:type_name -> hyper.agent.v1.Address
 	9,  // 5: hyper.agent.v1.CreateRequest.streams:type_name -> hyper.agent.v1.Streams
-	12, // 6: hyper.agent.v1.CreateRequest.shm:type_name -> hyper.agent.v1.Tmpfs
-	9,  // 7: hyper.agent.v1.ExecRequest.streams:type_name -> hyper.agent.v1.Streams
-	10, // 8: hyper.agent.v1.ResizeRequest.size:type_name -> hyper.agent.v1.Size
-	36, // 9: hyper.agent.v1.StatsResponse.files:type_name -> hyper.agent.v1.StatsResponse.FilesEntry
-	0,  // 10: hyper.agent.v1.Agent.Setup:input_type -> hyper.agent.v1.SetupRequest
-	3,  // 11: hyper.agent.v1.Agent.SetNetwork:input_type -> hyper.agent.v1.SetNetworkRequest
-	11, // 12: hyper.agent.v1.Agent.Create:input_type -> hyper.agent.v1.CreateRequest
-	14, // 13: hyper.agent.v1.Agent.Start:input_type -> hyper.agent.v1.StartRequest
-	16, // 14: hyper.agent.v1.Agent.Exec:input_type -> hyper.agent.v1.ExecRequest
-	18, // 15: hyper.agent.v1.Agent.Wait:input_type -> hyper.agent.v1.WaitRequest
-	20, // 16: hyper.agent.v1.Agent.Signal:input_type -> hyper.agent.v1.SignalRequest
-	22, // 17: hyper.agent.v1.Agent.Resize:input_type -> hyper.agent.v1.ResizeRequest
-	24, // 18: hyper.agent.v1.Agent.Pause:input_type -> hyper.agent.v1.PauseRequest
-	26, // 19: hyper.agent.v1.Agent.Resume:input_type -> hyper.agent.v1.ResumeRequest
-	28, // 20: hyper.agent.v1.Agent.Update:input_type -> hyper.agent.v1.UpdateRequest
-	30, // 21: hyper.agent.v1.Agent.Processes:input_type -> hyper.agent.v1.ProcessesRequest
-	32, // 22: hyper.agent.v1.Agent.Stats:input_type -> hyper.agent.v1.StatsRequest
-	34, // 23: hyper.agent.v1.Agent.Delete:input_type -> hyper.agent.v1.DeleteRequest
-	2,  // 24: hyper.agent.v1.Agent.Setup:output_type -> hyper.agent.v1.SetupResponse
-	4,  // 25: hyper.agent.v1.Agent.SetNetwork:output_type -> hyper.agent.v1.SetNetworkResponse
-	13, // 26: hyper.agent.v1.Agent.Create:output_type -> hyper.agent.v1.CreateResponse
-	15, // 27: hyper.agent.v1.Agent.Start:output_type -> hyper.agent.v1.StartResponse
-	17, // 28: hyper.agent.v1.Agent.Exec:output_type -> hyper.agent.v1.ExecResponse
-	19, // 29: hyper.agent.v1.Agent.Wait:output_type -> hyper.agent.v1.WaitResponse
-	21, // 30: hyper.agent.v1.Agent.Signal:output_type -> hyper.agent.v1.SignalResponse
-	23, // 31: hyper.agent.v1.Agent.Resize:output_type -> hyper.agent.v1.ResizeResponse
-	25, // 32: hyper.agent.v1.Agent.Pause:output_type -> hyper.agent.v1.PauseResponse
-	27, // 33: hyper.agent.v1.Agent.Resume:output_type -> hyper.agent.v1.ResumeResponse
-	29, // 34: hyper.agent.v1.Agent.Update:output_type -> hyper.agent.v1.UpdateResponse
-	31, // 35: hyper.agent.v1.Agent.Processes:output_type -> hyper.agent.v1.ProcessesResponse
-	33, // 36: hyper.agent.v1.Agent.Stats:output_type -> hyper.agent.v1.StatsResponse
-	35, // 37: hyper.agent.v1.Agent.Delete:output_type -> hyper.agent.v1.DeleteResponse
-	24, // [24:38] is the sub-list for method output_type
-	10, // [10:24] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	14, // 6: hyper.agent.v1.CreateRequest.shm:type_name -> hyper.agent.v1.Tmpfs
+	12, // 7: hyper.agent.v1.CreateRequest.program:type_name -> hyper.agent.v1.Program
+	13, // 8: hyper.agent.v1.Program.home:type_name -> hyper.agent.v1.Home
+	9,  // 9: hyper.agent.v1.ExecRequest.streams:type_name -> hyper.agent.v1.Streams
+	12, // 10: hyper.agent.v1.ExecRequest.program:type_name -> hyper.agent.v1.Program
+	10, // 11: hyper.agent.v1.ResizeRequest.size:type_name -> hyper.agent.v1.Size
+	40, // 12: hyper.agent.v1.StatsResponse.files:type_name -> hyper.agent.v1.StatsResponse.FilesEntry
+	0,  // 13: hyper.agent.v1.Agent.Setup:input_type -> hyper.agent.v1.SetupRequest
+	3,  // 14: hyper.agent.v1.Agent.SetNetwork:input_type -> hyper.agent.v1.SetNetworkRequest
+	11, // 15: hyper.agent.v1.Agent.Create:input_type -> hyper.agent.v1.CreateRequest
+	16, // 16: hyper.agent.v1.Agent.Start:input_type -> hyper.agent.v1.StartRequest
+	18, // 17: hyper.agent.v1.Agent.Exec:input_type -> hyper.agent.v1.ExecRequest
+	20, // 18: hyper.agent.v1.Agent.Wait:input_type -> hyper.agent.v1.WaitRequest
+	22, // 19: hyper.agent.v1.Agent.Signal:input_type -> hyper.agent.v1.SignalRequest
+	24, // 20: hyper.agent.v1.Agent.Resize:input_type -> hyper.agent.v1.ResizeRequest
+	26, // 21: hyper.agent.v1.Agent.Pause:input_type -> hyper.agent.v1.PauseRequest
+	28, // 22: hyper.agent.v1.Agent.Resume:input_type -> hyper.agent.v1.ResumeRequest
+	30, // 23: hyper.agent.v1.Agent.Update:input_type -> hyper.agent.v1.UpdateRequest
+	32, // 24: hyper.agent.v1.Agent.Processes:input_type -> hyper.agent.v1.ProcessesRequest
+	34, // 25: hyper.agent.v1.Agent.Stats:input_type -> hyper.agent.v1.StatsRequest
+	36, // 26: hyper.agent.v1.Agent.AwaitOOM:input_type -> hyper.agent.v1.AwaitOOMRequest
+	38, // 27: hyper.agent.v1.Agent.Delete:input_type -> hyper.agent.v1.DeleteRequest
+	2,  // 28: hyper.agent.v1.Agent.Setup:output_type -> hyper.agent.v1.SetupResponse
+	4,  // 29: hyper.agent.v1.Agent.SetNetwork:output_type -> hyper.agent.v1.SetNetworkResponse
+	15, // 30: hyper.agent.v1.Agent.Create:output_type -> hyper.agent.v1.CreateResponse
+	17, // 31: hyper.agent.v1.Agent.Start:output_type -> hyper.agent.v1.StartResponse
+	19, // 32: hyper.agent.v1.Agent.Exec:output_type -> hyper.agent.v1.ExecResponse
+	21, // 33: hyper.agent.v1.Agent.Wait:output_type -> hyper.agent.v1.WaitResponse
+	23, // 34: hyper.agent.v1.Agent.Signal:output_type -> hyper.agent.v1.SignalResponse
+	25, // 35: hyper.agent.v1.Agent.Resize:output_type -> hyper.agent.v1.ResizeResponse
+	27, // 36: hyper.agent.v1.Agent.Pause:output_type -> hyper.agent.v1.PauseResponse
+	29, // 37: hyper.agent.v1.Agent.Resume:output_type -> hyper.agent.v1.ResumeResponse
+	31, // 38: hyper.agent.v1.Agent.Update:output_type -> hyper.agent.v1.UpdateResponse
+	33, // 39: hyper.agent.v1.Agent.Processes:output_type -> hyper.agent.v1.ProcessesResponse
+	35, // 40: hyper.agent.v1.Agent.Stats:output_type -> hyper.agent.v1.StatsResponse
+	37, // 41: hyper.agent.v1.Agent.AwaitOOM:output_type -> hyper.agent.v1.AwaitOOMResponse
+	39, // 42: hyper.agent.v1.Agent.Delete:output_type -> hyper.agent.v1.DeleteResponse
+	28, // [28:43] is the sub-list for method output_type
+	13, // [13:28] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_agent_protocol_agent_proto_init() }
@@ -2329,7 +2627,7 @@ func file_agent_protocol_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_protocol_agent_proto_rawDesc), len(file_agent_protocol_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -17,8 +17,13 @@ const (
 	Begin     = 'S'           // host: the session starts with the next byte
 )
 
-// NetworkNamespace is where the guest mounts the network namespace that all its containers are in.
-const NetworkNamespace = "/run/network"
+// Where the guest mounts its two network namespaces for containers. All containers of a session are in the same one, which
+// the host chooses: the one in which a template's device waits, or the one that has lo alone as long as the host says
+// nothing of the network. A device can come into either, and takes its time where it has not waited.
+const (
+	NetworkNamespace = "/run/network"
+	BareNamespace    = "/run/network.bare"
+)
 
 // ShareTag is the mount tag of the host's 9p share.
 const ShareTag = "share"

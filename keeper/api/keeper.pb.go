@@ -40,6 +40,7 @@ type OpenRequest struct {
 	ConsoleSocket string                 `protobuf:"bytes,4,opt,name=console_socket,json=consoleSocket,proto3" json:"console_socket,omitempty"` // path; empty unless the container's terminal goes to an engine
 	OwnTerminal   bool                   `protobuf:"varint,5,opt,name=own_terminal,json=ownTerminal,proto3" json:"own_terminal,omitempty"`      // the container's terminal is the caller's: it came with the connection; stdio is used as it is
 	Debug         bool                   `protobuf:"varint,6,opt,name=debug,proto3" json:"debug,omitempty"`
+	AtOnce        bool                   `protobuf:"varint,7,opt,name=at_once,json=atOnce,proto3" json:"at_once,omitempty"` // the start follows the creation: nobody does anything in between
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -112,6 +113,13 @@ func (x *OpenRequest) GetOwnTerminal() bool {
 func (x *OpenRequest) GetDebug() bool {
 	if x != nil {
 		return x.Debug
+	}
+	return false
+}
+
+func (x *OpenRequest) GetAtOnce() bool {
+	if x != nil {
+		return x.AtOnce
 	}
 	return false
 }
@@ -1372,14 +1380,15 @@ var File_keeper_api_keeper_proto protoreflect.FileDescriptor
 
 const file_keeper_api_keeper_proto_rawDesc = "" +
 	"\n" +
-	"\x17keeper/api/keeper.proto\x12\x0fhyper.keeper.v1\"\xbc\x01\n" +
+	"\x17keeper/api/keeper.proto\x12\x0fhyper.keeper.v1\"\xd5\x01\n" +
 	"\vOpenRequest\x12\x12\n" +
 	"\x04root\x18\x01 \x01(\tR\x04root\x12!\n" +
 	"\fcontainer_id\x18\x02 \x01(\tR\vcontainerId\x12\x16\n" +
 	"\x06config\x18\x03 \x01(\fR\x06config\x12%\n" +
 	"\x0econsole_socket\x18\x04 \x01(\tR\rconsoleSocket\x12!\n" +
 	"\fown_terminal\x18\x05 \x01(\bR\vownTerminal\x12\x14\n" +
-	"\x05debug\x18\x06 \x01(\bR\x05debug\"\x0e\n" +
+	"\x05debug\x18\x06 \x01(\bR\x05debug\x12\x17\n" +
+	"\aat_once\x18\a \x01(\bR\x06atOnce\"\x0e\n" +
 	"\fOpenResponse\"\x0f\n" +
 	"\rCreateRequest\"\x10\n" +
 	"\x0eCreateResponse\"1\n" +

@@ -82,7 +82,9 @@ func (v *bare) create(bundle string) (err error) {
 	}); err != nil {
 		return err
 	}
-	_, err = v.agent.Create(v.b.ctx, &protocol.CreateRequest{ContainerId: bareID, Spec: text})
+	_, err = v.agent.Create(v.b.ctx, &protocol.CreateRequest{
+		ContainerId: bareID, Spec: text, Cgroup: spec.Linux.CgroupsPath, Program: &protocol.Program{Command: spec.Process.Args[0]},
+	})
 	return err
 }
 
@@ -143,7 +145,9 @@ func (b *bench) bareExec() (s subject, err error) {
 	return subject{"bare clone", func() (time.Duration, error) {
 		id := b.id()
 		begin := time.Now()
-		_, err := v.agent.Exec(b.ctx, &protocol.ExecRequest{ContainerId: bareID, ExecId: id, Process: process})
+		_, err := v.agent.Exec(b.ctx, &protocol.ExecRequest{
+			ContainerId: bareID, ExecId: id, Process: process, Program: &protocol.Program{Command: "true"},
+		})
 		if err != nil {
 			return 0, err
 		}

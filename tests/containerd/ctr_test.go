@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -96,6 +97,23 @@ func TestCtr(t *testing.T) {
 		t.Errorf("the task ended with %d", code)
 	}
 	e.ok("containers", "delete", "two")
+}
+
+// TestOOM checks that containerd tells of a process that the kernel has killed for memory before it tells of its end.
+func TestOOM(t *testing.T) {
+	e := newEngine(t)
+	harness.Rootfs(t, e.Path("rootfs"))
+	events := e.Spawn(e.command("events"))
+	run := e.create("--rm", "--rootfs", "--memory-limit", "41943040", "--cgroup", "/"+e.Token+"-oom", e.Path("rootfs"))
+	if r := e.run(append(run, "hungry", "sh", "-c", "tail /dev/zero; exit 3")...); r.Code != 3 {
+		t.Errorf("run: %v", r)
+	}
+	events.Stdout.Expect(t, "/tasks/delete")
+	events.Signal(syscall.SIGTERM)
+	told := events.Wait().Stdout
+	if oom, exit := strings.Index(told, "/tasks/oom"), strings.Index(told, "/tasks/exit"); oom < 0 || oom > exit {
+		t.Errorf("events: %s", told)
+	}
 }
 
 // TestCRIPod makes a sandbox and a member as containerd's CRI plugin does, by annotations.

@@ -35,6 +35,7 @@ var commandCases = []struct {
 	{"run --restart", testRestartPolicy},
 	{"run --health-cmd", testHealth},
 	{"update", testUpdate},
+	{"run --memory", testOOM},
 }
 
 // inTerminal runs docker in a terminal.

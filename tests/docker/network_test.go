@@ -14,6 +14,7 @@ var networkCases = []struct {
 	{"run -p", testPublish},
 	{"names", testNames},
 	{"connect, disconnect", testConnect},
+	{"none, then connect", testConnectFromNone},
 	{"--ip, --mac-address", testAddresses},
 	{"--ipv6, mtu", testIPv6},
 	{"--network host", testHostNetwork},
@@ -117,6 +118,23 @@ func testConnect(t *testing.T, e *engine) {
 	e.ok(t, "network", "disconnect", "later", id)
 	until("! ip link show dev eth1 2>/dev/null")
 	e.net.Sh("busybox ping -c 1 -W 20 " + e.inspect(t, id, "{{.NetworkSettings.IPAddress}}"))
+}
+
+func testConnectFromNone(t *testing.T, e *engine) {
+	e.network(t, "first")
+	id := e.sleeper(t, "--network", "none")
+	if got := e.ok(t, "exec", id, "ls", "/sys/class/net"); got != "lo" {
+		t.Errorf("without a network: %q", got)
+	}
+	e.ok(t, "network", "disconnect", "none", id)
+	for range 2 {
+		e.ok(t, "network", "connect", "first", id)
+		address := e.inspect(t, id, "{{.NetworkSettings.Networks.first.IPAddress}}")
+		e.ok(t, "exec", id, "sh", "-c", "until ip -o addr show 2>/dev/null | grep -q "+address+"; do sleep 0.1; done")
+		e.net.Sh("busybox ping -c 1 -W 20 " + address)
+		e.ok(t, "network", "disconnect", "first", id)
+		e.ok(t, "exec", id, "sh", "-c", "until test \"$(ls /sys/class/net)\" = lo; do sleep 0.1; done")
+	}
 }
 
 func testAddresses(t *testing.T, e *engine) {

@@ -24,6 +24,7 @@ func TestPod(t *testing.T) {
 			t.Errorf("%d VMs for one pod", len(vms))
 		}
 	}
+	e.expectOOM(t, "137", true, "run", "--detach", "--pod", pod, "--memory", "40m", image, "tail", "/dev/zero")
 	e.ok(t, "stop", server)
 	if got := e.ok(t, "wait", server); got != "4" {
 		t.Errorf("the first container ended with %s", got)

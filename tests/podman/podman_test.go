@@ -25,6 +25,7 @@ var cases = []struct {
 	{"cp", testCopy},
 	{"top, stats, inspect", testLook},
 	{"update", testUpdate},
+	{"run --memory", testOOM},
 	{"network", testNetwork},
 }
 
