@@ -48,3 +48,38 @@ func TestChooseAccel(t *testing.T) {
 		t.Error("xen was taken")
 	}
 }
+
+func TestTranslatesCarelessly(t *testing.T) {
+	for version, want := range map[string]bool{
+		"QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)\nCopyright": true,
+		"QEMU emulator version 8.0.5":             true,
+		"QEMU emulator version 8.1.0":             false,
+		"QEMU emulator version 10.0.2 (Debian 1)": false,
+		"another emulator":                        true,
+		"":                                        true,
+	} {
+		if got := translatesCarelessly(version); got != want {
+			t.Errorf("%q: %v", version, got)
+		}
+	}
+}
+
+func TestMustTakeTurns(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "qemu")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\necho QEMU emulator version 9.2.0\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		accel Accel
+		vcpus int
+		qemu  string
+		want  bool
+	}{
+		{TCG, 2, path, false}, {TCG, 2, "/bin/false", true}, {TCG, 2, "/missing", true},
+		{TCG, 1, "/bin/false", false}, {KVM, 2, "/bin/false", false},
+	} {
+		if got := MustTakeTurns(test.accel, test.vcpus, test.qemu); got != test.want {
+			t.Errorf("%+v: %v", test, got)
+		}
+	}
+}

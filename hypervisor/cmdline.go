@@ -171,7 +171,11 @@ func (m Machine) machine() string {
 
 func (m Machine) accel() string {
 	if m.Accel == TCG {
-		return option("tcg", "thread", "multi", "tb-size", strconv.Itoa(translationCache))
+		thread := "multi"
+		if m.TakeTurns {
+			thread = "single"
+		}
+		return option("tcg", "thread", thread, "tb-size", strconv.Itoa(translationCache))
 	}
 	return "kvm"
 }

@@ -39,7 +39,7 @@ func TestArgs(t *testing.T) {
 	golden(t, "shared", m, ends)
 	golden(t, "nasty", Machine{
 		Arch: AMD64, Accel: TCG, QEMU: "/opt/q e,mu", Type: "pc-q35-7.2", CPUModel: "qemu64,-la57,+vmx,level=30",
-		VCPUs: 100, MemoryMiB: 64, Kernel: `/k,ernel=a "b" 'c'`, Initrd: `-initrd,readonly=on`,
+		VCPUs: 100, TakeTurns: true, MemoryMiB: 64, Kernel: `/k,ernel=a "b" 'c'`, Initrd: `-initrd,readonly=on`,
 		KernelArgs: `init=/bin/sh dyndbg="file a,b +p" ünï=1`, Ports: 10,
 	}, Backends{Share: `/run/a,b/c=d,,security_model=none "e" 'f' \g %h /share`, QMP: 10, Agent: 11, Console: 12})
 }

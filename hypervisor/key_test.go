@@ -47,6 +47,7 @@ func TestKeyOfEachField(t *testing.T) {
 		"Type":       func(m *hypervisor.Machine) { m.Type = "pc-q35-7.2" },
 		"CPUModel":   func(m *hypervisor.Machine) { m.CPUModel = "qemu64" },
 		"VCPUs":      func(m *hypervisor.Machine) { m.VCPUs++ },
+		"TakeTurns":  func(m *hypervisor.Machine) { m.TakeTurns = true },
 		"MemoryMiB":  func(m *hypervisor.Machine) { m.MemoryMiB++ },
 		"Kernel":     func(m *hypervisor.Machine) { m.Kernel += "2" },
 		"Initrd":     func(m *hypervisor.Machine) { m.Initrd += "2" },

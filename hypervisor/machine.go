@@ -55,6 +55,8 @@ type Machine struct {
 	// CPUModel is the value of -cpu. Empty means the host's processor with KVM, all that can be emulated with TCG.
 	CPUModel string
 	VCPUs    int
+	// TakeTurns has TCG run all vCPUs in one thread: see MustTakeTurns.
+	TakeTurns bool
 	// MemoryMiB is the guest's memory, the kernel's own included.
 	MemoryMiB int
 	// Kernel is a Linux image: bzImage, PVH vmlinux, or arm64 Image.

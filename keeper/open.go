@@ -166,7 +166,7 @@ func newMachine(cfg config.Config, size resource.VM) (hypervisor.Machine, string
 	}
 	return hypervisor.Machine{
 		Arch: hypervisor.Arch(runtime.GOARCH), Accel: accel, QEMU: cfg.QEMU, Type: cfg.Machine, CPUModel: cfg.CPUModel,
-		VCPUs: size.VCPUs, MemoryMiB: size.MemoryMiB,
+		VCPUs: size.VCPUs, TakeTurns: hypervisor.MustTakeTurns(accel, size.VCPUs, cfg.QEMU), MemoryMiB: size.MemoryMiB,
 		Kernel: cfg.Kernel, Initrd: cfg.Initrd, KernelArgs: cfg.KernelArgs, Ports: cfg.HotplugPorts,
 		Balloon: cfg.Template == "off", VHost: network.HasVHost(),
 	}, why, nil

@@ -75,7 +75,7 @@ func (b *bench) newMachine(path string) (m machine, err error) {
 	m.kernel = filepath.Base(filepath.Dir(kernel))
 	m.Machine = hypervisor.Machine{
 		Arch: hypervisor.Arch(runtime.GOARCH), Accel: accel, QEMU: c.QEMU, Type: c.Machine, CPUModel: c.CPUModel,
-		VCPUs: size.VCPUs, MemoryMiB: size.MemoryMiB,
+		VCPUs: size.VCPUs, TakeTurns: hypervisor.MustTakeTurns(accel, size.VCPUs, c.QEMU), MemoryMiB: size.MemoryMiB,
 		Kernel: c.Kernel, Initrd: c.Initrd, KernelArgs: c.KernelArgs, Ports: c.HotplugPorts,
 		VHost: network.HasVHost(),
 	}
