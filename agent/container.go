@@ -235,24 +235,6 @@ func (a *Agent) Start(ctx context.Context, r *protocol.StartRequest) (*protocol.
 	}
 }
 
-// release does what the runtime's start does, and spares the guest a process: the init that create has left waits for a
-// byte from a named pipe (crun, libcrun_status_write_exec_fifo in src/libcrun/status.c).
-func (a *Agent) release(id string) error {
-	path := filepath.Join(a.config.RuntimeRoot, id, "exec.fifo")
-	fifo, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil { // ENXIO: nobody waits any more
-		return fmt.Errorf("open %s: %w", path, err)
-	}
-	defer unix.Close(fifo)
-	if err := unix.Unlink(path); err != nil {
-		return fmt.Errorf("remove %s: %w", path, err)
-	}
-	if _, err := unix.Write(fifo, []byte{0}); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
-}
-
 // letGo lets the container's init go on, to the startContainer hooks and then its program.
 func (a *Agent) letGo(ctx context.Context, id string) (*container, error) {
 	c, release, err := a.hold(id)
@@ -266,7 +248,7 @@ func (a *Agent) letGo(ctx context.Context, id string) (*container, error) {
 	if c.started {
 		return nil, status.Error(codes.FailedPrecondition, "cannot start an already running container")
 	}
-	if err := a.release(c.id); err != nil {
+	if err := a.quiet(ctx, "start", c.id); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()

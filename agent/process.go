@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
@@ -17,6 +18,7 @@ import (
 type process struct {
 	spawned
 	running chan struct{} // closed when the process has executed its program, or has exited without
+	began   time.Time     // when running was closed
 	exited  chan struct{} // closed when answer is set
 	answer  *protocol.WaitResponse
 	killer  unix.Signal // guarded by the container's mu; see (*container).signalInit
@@ -38,6 +40,7 @@ func (p *process) attend(r *reaper, last func(*protocol.WaitResponse)) {
 		}
 	}
 	p.release()
+	p.began = time.Now()
 	close(p.running)
 	<-p.done
 	answer := &protocol.WaitResponse{}
@@ -50,6 +53,24 @@ func (p *process) attend(r *reaper, last func(*protocol.WaitResponse)) {
 	last(answer)
 	p.answer = answer
 	close(p.exited)
+}
+
+// settling is how long a program may take to its signal handlers: a shell sets its trap some 20 ms after its start under TCG.
+const settling = 50 * time.Millisecond
+
+// settle waits until a program that runs has been there for that long. To the kernel a container's init is PID 1, and
+// loses each signal that it does not handle yet; on a host a shell has set its trap before an engine can send the first.
+func (p *process) settle(ctx context.Context) {
+	select {
+	case <-p.running:
+	default:
+		return // it is the runtime's process
+	}
+	select {
+	case <-time.After(settling - time.Since(p.began)):
+	case <-p.exited:
+	case <-ctx.Done():
+	}
 }
 
 // hasExited says whether Wait has its answer.
@@ -134,7 +155,7 @@ func (a *Agent) Wait(ctx context.Context, r *protocol.WaitRequest) (*protocol.Wa
 }
 
 // Signal implements protocol.AgentService.
-func (a *Agent) Signal(_ context.Context, r *protocol.SignalRequest) (*protocol.SignalResponse, error) {
+func (a *Agent) Signal(ctx context.Context, r *protocol.SignalRequest) (*protocol.SignalResponse, error) {
 	c, p, err := a.process(r.ContainerId, r.ExecId)
 	if err != nil {
 		return nil, err
@@ -144,6 +165,9 @@ func (a *Agent) Signal(_ context.Context, r *protocol.SignalRequest) (*protocol.
 	case r.All:
 		err = c.signalAll(a.reaper, sig, a.config.Cgroups)
 	case p == c.init:
+		if sig != unix.SIGKILL {
+			p.settle(ctx)
+		}
 		if err = c.signalInit(a.reaper, sig); err == unix.ESRCH {
 			return nil, status.Error(codes.NotFound, "container not running")
 		}

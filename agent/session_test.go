@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
@@ -86,6 +87,30 @@ func TestStreamsCarryBytesUnchanged(t *testing.T) {
 	}
 	if r := g.wait("c", ""); r.StdoutBytes != size || r.ExitCode != 0 {
 		t.Errorf("answer %v", r)
+	}
+}
+
+// A program has time to come to its signal handlers, before it gets a signal that it would lose.
+func TestSignalRightAfterStart(t *testing.T) {
+	for _, test := range []struct {
+		signal unix.Signal
+		waits  bool
+	}{{unix.SIGHUP, true}, {unix.SIGKILL, false}} {
+		g := newGuest(t)
+		g.create("c", process("sh", "-c", "trap 'exit 3' HUP; sleep 1000 & wait $!"))
+		begin := time.Now()
+		g.start("c")
+		if err := g.kill("c", "", test.signal); err != nil {
+			t.Fatal(err)
+		}
+		took := time.Since(begin)
+		if test.waits && took < 50*time.Millisecond {
+			t.Errorf("%v after %v", test.signal, took)
+		}
+		r := g.wait("c", "")
+		if test.waits != (r.ExitCode == 3) {
+			t.Errorf("%v: %v", test.signal, r)
+		}
 	}
 }
 

@@ -88,7 +88,8 @@ type Config struct {
 	// limit on the host, and stays.
 	TemplateDir string `toml:"template_dir" default:"\"/var/cache/hyper/templates\""`
 
-	// MiB that all templates together may take, about 50 each. The least recently used go when it is more.
+	// MiB that all templates together may take, about 70 each, or 100 with a distribution's kernel. The least recently
+	// used go when it is more.
 	TemplateMaxMiB int `toml:"template_max_mib" default:"1024" min:"64" max:"1048576"`
 
 	// Which settings a container's annotation may change: "vcpus", "memory_mib", or both. The annotation's name is
