@@ -159,7 +159,7 @@ func TestOnlyNamedDescriptors(t *testing.T) {
 }
 
 func TestKill(t *testing.T) {
-	p := start(t, shell("while :; do sleep 1000; done"))
+	p := start(t, Command{Path: "sleep", Args: []string{"1000"}})
 	if !p.ID().Alive() || p.Err() != nil {
 		t.Error("not alive")
 	}
