@@ -10,13 +10,11 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hyper-runtime/hyper/agent/protocol"
 )
 
-// usualDevices is how the host encodes the device rules of nearly every container: the runtime's default devices and no
-// others. Strings in a configuration have their quotes escaped, so it stands nowhere else in one.
-const usualDevices = `"devices":[{"allow":false,"access":"rwm"}]`
-
-// keepGuard keeps the program that the runtime has made of usualDevices and attached to a cgroup. To check it and to
+// keepGuard keeps the program that the runtime has made of protocol.UsualDevices and attached to a cgroup. To check it and to
 // compile it is a twentieth of what a start has the kernel do; so a guest that becomes a template has it done. The
 // program is attached to a cgroup without processes, too: with the last one the kernel would take out its hooks, and
 // with the next one patch them in again.
@@ -61,10 +59,10 @@ func guardOf(dir string) (id uint32, err error) {
 	return id, nil
 }
 
-// withGuard takes usualDevices out of a config.json, when the kept program has been attached to the container's new
+// withGuard takes protocol.UsualDevices out of a config.json, when the kept program has been attached to the container's new
 // cgroup in their place. Other rules stay.
 func (a *Agent) withGuard(config []byte, cgroup string) ([]byte, error) {
-	before, after, usual := bytes.Cut(config, []byte(usualDevices))
+	before, after, usual := bytes.Cut(config, []byte(protocol.UsualDevices))
 	if !usual || a.guard == 0 {
 		return config, nil
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,7 +10,20 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hyper-runtime/hyper/agent/protocol"
 )
+
+// What the rehearsal's container has is what the kept program is for.
+func TestRehearsalHasUsualDevices(t *testing.T) {
+	text, err := json.Marshal(rehearsalSpec("/run/network"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Count(string(text), protocol.UsualDevices) != 1 {
+		t.Errorf("%s\nhas not just one %s", text, protocol.UsualDevices)
+	}
+}
 
 // allowAll loads a program that allows every device: r0 = 1; exit (linux/bpf.h, struct bpf_insn).
 func allowAll(t *testing.T) int {
@@ -48,7 +62,7 @@ func TestGuard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const config = `{"linux":{"resources":{` + usualDevices + `,"pids":{"limit":1}}}}`
+	const config = `{"linux":{"resources":{` + protocol.UsualDevices + `,"pids":{"limit":1}}}}`
 	a := &Agent{config: Config{Cgroups: top}}
 	if got, err := a.withGuard([]byte(config), "usual"); err != nil || string(got) != config {
 		t.Errorf("without a program: %s, %v", got, err)

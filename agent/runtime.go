@@ -49,8 +49,8 @@ func (c call) remove() {
 	}
 }
 
-// run runs the runtime to its end with these descriptors as its 0, 1, 2 and so on. An error is a status with the runtime's own
-// reason. When ctx ends first the runtime is killed.
+// run runs the runtime to its end with these descriptors as its 0, 1, 2 and so on. An error is a status with the
+// runtime's own reason. When ctx ends first the runtime is killed.
 func (c call) run(ctx context.Context, files []uintptr, args ...string) error {
 	config := c.agent.config
 	argv := append([]string{config.Runtime, "--root=" + config.RuntimeRoot, "--cgroup-manager=cgroupfs",

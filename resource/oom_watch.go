@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -109,11 +108,6 @@ func (m memoryCgroup) eventfd() (*os.File, error) {
 // kills is how many OOM kills the cgroup counts; 0 where the kernel does not count.
 func (m memoryCgroup) kills() uint64 {
 	text, _ := os.ReadFile(filepath.Join(m.dir, m.events))
-	for line := range strings.Lines(string(text)) {
-		if count, found := strings.CutPrefix(line, "oom_kill "); found {
-			n, _ := strconv.ParseUint(strings.TrimSpace(count), 10, 64)
-			return n
-		}
-	}
-	return 0
+	f := statFiles{files: map[string][]byte{m.events: text}}
+	return f.counters(m.events)["oom_kill"]
 }

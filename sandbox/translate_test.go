@@ -13,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/hyper-runtime/hyper/agent/protocol"
 	"github.com/hyper-runtime/hyper/oci"
 	"github.com/hyper-runtime/hyper/storage"
 )
@@ -226,9 +227,13 @@ func TestGuestLimitsUsualRules(t *testing.T) {
 		"all":            {[]specs.LinuxDeviceCgroup{allow("")}, false},
 		"wildcard minor": {[]specs.LinuxDeviceCgroup{deny, allow("c", 1, -1)}, false},
 	} {
-		got := guestLimits(&specs.LinuxResources{Devices: test.rules}).Devices
-		if usual := reflect.DeepEqual(got, []specs.LinuxDeviceCgroup{deny}); usual != test.usual {
-			t.Errorf("%s: %+v", name, got)
+		limits := guestLimits(&specs.LinuxResources{Devices: test.rules})
+		if usual := reflect.DeepEqual(limits.Devices, []specs.LinuxDeviceCgroup{deny}); usual != test.usual {
+			t.Errorf("%s: %+v", name, limits.Devices)
+		}
+		text, err := json.Marshal(limits)
+		if usual := strings.Contains(string(text), protocol.UsualDevices); err != nil || usual != test.usual {
+			t.Errorf("%s: encoded as %s, %v", name, text, err)
 		}
 	}
 }

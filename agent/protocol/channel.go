@@ -25,6 +25,11 @@ const (
 	BareNamespace    = "/run/network.bare"
 )
 
+// UsualDevices is how the host encodes the device rules of nearly every container in its configuration, and how the
+// rehearsal of a template does: the guest's runtime's default devices and no others. Strings there have their quotes
+// escaped, so it stands nowhere else.
+const UsualDevices = `"devices":[{"allow":false,"access":"rwm"}]`
+
 // ShareTag is the mount tag of the host's 9p share.
 const ShareTag = "share"
 
